@@ -1,0 +1,168 @@
+//! What the runtime asks of a translator and what it gets back. Plain data both ways, so that either side can be
+//! printed, tested and replaced alone. Nothing here knows how a region was found or how it will be run.
+
+use std::ops::Range;
+
+/// Reads guest code. Returns how many bytes of `buf` could be filled: fewer than asked when the bytes end at a page
+/// that is unmapped or not executable.
+pub trait GuestCode {
+    fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize;
+}
+
+/// How memory must be accessed so that no other observer sees an order x86 forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Ordering {
+    /// Nobody else can look (one thread, no shared writable mapping), or the host itself orders like x86.
+    #[default]
+    Plain,
+    /// Loads acquire, stores release, locked operations full barriers.
+    Tso,
+}
+
+/// A request to translate the code at `pc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub pc: u64,
+    pub ordering: Ordering,
+    /// Single-step: exactly one instruction, then a direct exit (EFLAGS.TF, and stepping up to a boundary).
+    pub single: bool,
+}
+
+/// A jump in a translation that leads to a known guest address.
+///
+/// `site` is a B, BL, B.cond, CBZ/CBNZ or TBZ/TBNZ. Unlinked, it branches to `stub`, which saves the state and reports
+/// `target` (thunk `Direct`; the u64 after the BLR). Linked, it branches to the host code of `target`: directly when in
+/// reach, else the stub's first word is replaced by a B. A back edge has `inside`: it starts out linked to that word of
+/// its own region, and is pointed at its stub only to stop a running thread at a guest instruction boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub site: u32,
+    pub stub: u32,
+    pub target: u64,
+    pub inside: Option<u32>,
+}
+
+/// A place other code may jump to. The u64 in the two words before `word` is the guest address, for lookups to compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub guest: u64,
+    pub word: u32,
+}
+
+/// Host words from `word` up to the next mark belong to the guest instruction at `guest`.
+/// A synchronous fault inside them is that instruction's, with nothing of it done yet that cannot be done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub word: u32,
+    pub guest: u64,
+    /// What to do to NZCV as found in the host to get the guest's flags.
+    pub flags: FlagForm,
+}
+
+/// How the guest's CF is found in the host's C at some point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FlagForm {
+    #[default]
+    Direct,
+    /// C is the inverse of CF (after an AArch64 subtraction).
+    CarryInverted,
+}
+
+/// Host code for one region, position-independent, with its tables. All offsets are in 32-bit words.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    pub words: Vec<u32>,
+    /// The region's own entry is first. Others are return points of calls.
+    pub entries: Vec<Entry>,
+    pub exits: Vec<Exit>,
+    /// Sorted by `word`.
+    pub marks: Vec<Mark>,
+    /// Guest bytes this code was made from or depends on; a write to any of them invalidates it.
+    pub depends: Vec<Range<u64>>,
+}
+
+/// Why a translation could not be made. There is always something to run instead: the runtime raises what the
+/// hardware would at `pc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TranslateError {
+    /// Not even one byte at `pc` can be fetched: #PF on instruction fetch, at this address.
+    #[error("no executable code at {0:#x}")]
+    Fetch(u64),
+}
+
+/// The translator.
+pub trait Engine: Sync {
+    /// Translates the region that starts at `request.pc`. Bytes that are no instruction translate to code that traps.
+    fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError>;
+    /// CPUID as this engine implements it: EAX, EBX, ECX, EDX for a leaf and subleaf.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+}
+
+/// Why translated code ended; stored in `CpuState::exit_reason`, its argument in `exit_arg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum ExitReason {
+    /// `exit_arg` = host address of the stub's data; `rip` is set.
+    Direct = 1,
+    /// Indirect jump to `rip`, not in the lookup table.
+    Indirect = 2,
+    Syscall = 3,
+    /// `exit_arg` = [`Trap`].
+    Trap = 4,
+    Stale = 5,
+    ReturnMiss = 6,
+}
+
+/// What an instruction raised (SDM vol. 3, 6.3), as far as user code can raise it. `rip` is the instruction's own address, except
+/// for `Breakpoint`, `Overflow`, `SoftInt` and `SingleStep`, which are traps and leave it at the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Trap {
+    DivideError = 0,
+    SingleStep = 1,
+    Breakpoint = 3,
+    Overflow = 4,
+    /// Not an instruction, or one this CPU model does not have.
+    Undefined = 6,
+    /// #GP(0): privileged instruction, misaligned aligned-form access, non-canonical address.
+    GeneralProtection = 13,
+    /// Unmasked x87 exception.
+    X87 = 16,
+    AlignmentCheck = 17,
+    /// Unmasked SSE exception; MXCSR says which.
+    Simd = 19,
+    /// INT n other than 3: #GP for user code, except 0x80 (the 32-bit system call gate).
+    SoftInt = 0x100,
+    /// The instruction is known but not implemented; reported as #UD with a line saying so.
+    Unsupported = 0x200,
+}
+
+impl Trap {
+    pub fn from_raw(v: u64) -> Trap {
+        match v {
+            0 => Trap::DivideError,
+            1 => Trap::SingleStep,
+            3 => Trap::Breakpoint,
+            4 => Trap::Overflow,
+            13 => Trap::GeneralProtection,
+            16 => Trap::X87,
+            17 => Trap::AlignmentCheck,
+            19 => Trap::Simd,
+            0x100 => Trap::SoftInt,
+            0x200 => Trap::Unsupported,
+            _ => Trap::Undefined,
+        }
+    }
+}
+
+static INSTALLED: std::sync::OnceLock<&'static dyn Engine> = std::sync::OnceLock::new();
+
+/// Makes `engine` the process's translator; the first call wins.
+pub fn install(engine: &'static dyn Engine) {
+    let _ = INSTALLED.set(engine);
+}
+
+/// The process's translator, if one was installed.
+pub fn installed() -> Option<&'static dyn Engine> {
+    INSTALLED.get().copied()
+}

@@ -1,0 +1,42 @@
+//! Guest operations too long to emit inline, called from translated code through [`crate::abi::Thunk::Helper`].
+//! One table: adding a helper is one line here and one function in the family's file.
+//!
+//! A helper sees the whole guest state through its first argument. To raise a fault it calls [`raise`] and returns;
+//! it must not have changed guest state before that.
+
+use crate::engine::{ExitReason, Trap};
+use crate::state::{CpuState, HelperFn};
+
+mod integer;
+
+macro_rules! helpers {
+    ($($(#[$doc:meta])* $name:ident => $path:path,)*) => {
+        /// A helper's index in [`TABLE`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Helper { $($(#[$doc])* $name,)* }
+
+        /// All helpers, in the order of [`Helper`].
+        pub static TABLE: &[HelperFn] = &[$($path,)*];
+
+        impl Helper {
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+        }
+    };
+}
+
+helpers! {
+    /// DIV r/m64: a = divisor; RDX:RAX is the dividend.
+    Div64 => integer::div64,
+    /// IDIV r/m64: a = divisor; RDX:RAX is the dividend.
+    Idiv64 => integer::idiv64,
+    /// CPUID: leaf in EAX, subleaf in ECX.
+    Cpuid => integer::cpuid,
+}
+
+/// Makes the instruction that called the helper raise `trap`: the helper thunk leaves translated code when the helper returns.
+/// The guest address comes from the mark of the call site.
+pub fn raise(cpu: &mut CpuState, trap: Trap) {
+    cpu.exit_reason = ExitReason::Trap as u64;
+    cpu.exit_arg = trap as u64;
+}

@@ -1,0 +1,14 @@
+//! The machine and the Linux an x86_64 guest sees. All `unsafe`, all of the operating system, all signals are here;
+//! the translator is a stranger behind [`engine::Engine`].
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`state`] | the guest CPU's registers in memory |
+//! | [`abi`] | which host register holds what while translated code runs; the thunks |
+//! | [`engine`] | the contract with the translator |
+//! | [`helpers`] | guest operations called from translated code |
+
+pub mod abi;
+pub mod engine;
+pub mod helpers;
+pub mod state;

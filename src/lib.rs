@@ -1,0 +1,2 @@
+//! xrun's translator: guest bytes in, AArch64 words and side tables out.
+#![forbid(unsafe_code)]
