@@ -48,6 +48,10 @@ pub const fn xmm(n: u8) -> u8 {
 /// Scratch v-registers a lowering may allocate.
 pub const VSCRATCH: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
+/// Log2 of the number of u32 slots in the indirect-branch lookup table, indexed by the low bits of the guest address.
+/// A slot is the byte offset of the host entry from the table's own base; the u64 before the base never matches.
+pub const LOOKUP_BITS: u32 = 16;
+
 /// Runtime entry points translated code reaches by `ldr x8, [x28, #thunks + 8*n]; blr x8` (or `br`).
 /// All but `Helper` end the run: they store all pinned registers to `CpuState` and return to the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

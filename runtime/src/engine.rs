@@ -66,14 +66,19 @@ pub enum FlagForm {
     Direct,
     /// C is the inverse of CF (after an AArch64 subtraction).
     CarryInverted,
+    /// As FCMP left it: unordered is C and V. The guest's are those of UCOMISD: ZF = Z or V, CF = N or V, PF = V, others 0.
+    FloatCompare,
 }
 
 /// Host code for one region, position-independent, with its tables. All offsets are in 32-bit words.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
     pub words: Vec<u32>,
-    /// The region's own entry is first. Others are return points of calls.
+    /// Where other code may jump to; the region's own entry is first.
     pub entries: Vec<Entry>,
+    /// Return points of calls: reached only through the shadow stack or by the dispatcher. They follow a BL/BLR, so that the
+    /// host's return predictor is right, and have no guest address before them. Invalidation must make them trap, like entries.
+    pub landings: Vec<Entry>,
     pub exits: Vec<Exit>,
     /// Sorted by `word`.
     pub marks: Vec<Mark>,
