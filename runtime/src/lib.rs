@@ -7,6 +7,7 @@
 //! | [`abi`] | which host register holds what while translated code runs; the thunks |
 //! | [`engine`] | the contract with the translator |
 //! | [`helpers`] | guest operations called from translated code |
+//! | [`thread`] | one guest thread's record |
 
 pub mod abi;
 pub mod engine;
