@@ -7,9 +7,12 @@
 //! | [`abi`] | which host register holds what while translated code runs; the thunks |
 //! | [`engine`] | the contract with the translator |
 //! | [`helpers`] | guest operations called from translated code |
-//! | [`thread`] | one guest thread's record |
+//! | [`thread`] | a guest thread's record and the loop that runs it |
+//! | [`signal`] | signals: the host's handlers and what the guest sees |
 
 pub mod abi;
 pub mod engine;
 pub mod helpers;
+pub mod signal;
 pub mod state;
+pub mod thread;

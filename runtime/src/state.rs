@@ -147,6 +147,10 @@ pub struct CpuState {
     /// Host FPCR while Rust runs / while guest code runs.
     pub host_fpcr: u64,
     pub guest_fpcr: u64,
+    /// Host FPSR as guest code left it: the sticky exception flags not yet merged into `mxcsr`.
+    pub guest_fpsr: u64,
+    /// While a helper runs: the host address it returns to. Else 0.
+    pub helper_return: u64,
     /// The runtime's per-thread record.
     pub thread: u64,
     /// Spill space for lowering that runs out of scratch registers.
@@ -181,6 +185,8 @@ impl Default for CpuState {
             host_sp: 0,
             host_fpcr: 0,
             guest_fpcr: 0,
+            guest_fpsr: 0,
+            helper_return: 0,
             thread: 0,
             spill: [0; 8],
             xmm: [0; 16],
@@ -208,9 +214,12 @@ impl CpuState {
     /// Sets every flag a user program may set with POPF (SDM vol. 2, POPF, CPL 3): status, TF, DF, NT, AC, ID.
     pub fn set_eflags(&mut self, f: Eflags) {
         let mut n = 0;
-        for (bit, host) in
-            [(Eflags::SF, nzcv::N), (Eflags::ZF, nzcv::Z), (Eflags::CF, nzcv::C), (Eflags::OF, nzcv::V)]
-        {
+        for (bit, host) in [
+            (Eflags::SF, nzcv::N),
+            (Eflags::ZF, nzcv::Z),
+            (Eflags::CF, nzcv::C),
+            (Eflags::OF, nzcv::V),
+        ] {
             if f.contains(bit) {
                 n |= host;
             }
@@ -219,7 +228,8 @@ impl CpuState {
         self.pf = u64::from(!f.contains(Eflags::PF));
         self.af = self.pf ^ if f.contains(Eflags::AF) { 0x10 } else { 0 };
         self.df = if f.contains(Eflags::DF) { -1 } else { 1 };
-        let other = f & (Eflags::TF | Eflags::NT | Eflags::AC | Eflags::ID) | Eflags::ONE | Eflags::IF;
+        let other =
+            f & (Eflags::TF | Eflags::NT | Eflags::AC | Eflags::ID) | Eflags::ONE | Eflags::IF;
         self.other_flags = u64::from(other.bits());
     }
 }

@@ -48,7 +48,9 @@ pub unsafe extern "C" fn idiv64(cpu: *mut CpuState, divisor: u64, _: u64, _: u64
 pub unsafe extern "C" fn cpuid(cpu: *mut CpuState, _: u64, _: u64, _: u64) -> u64 {
     // SAFETY: as in `div64`.
     let cpu = unsafe { &mut *cpu };
-    let Some(engine) = crate::engine::installed() else { return 0 };
+    let Some(engine) = crate::engine::installed() else {
+        return 0;
+    };
     let r = engine.cpuid(cpu.gpr[gpr::RAX] as u32, cpu.gpr[gpr::RCX] as u32);
     for (reg, v) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX].into_iter().zip(r) {
         cpu.gpr[reg] = u64::from(v);
