@@ -9,10 +9,12 @@
 //! | [`helpers`] | guest operations called from translated code |
 //! | [`thread`] | a guest thread's record and the loop that runs it |
 //! | [`signal`] | signals: the host's handlers and what the guest sees |
+//! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
 
 pub mod abi;
 pub mod engine;
 pub mod helpers;
+pub mod memory;
 pub mod signal;
 pub mod state;
 pub mod thread;
