@@ -1,0 +1,106 @@
+#!/bin/bash
+# Unpacks Debian packages into roots that tests and benchmarks take their programs from:
+#   target/roots/amd64   what xrun runs
+#   target/roots/arm64   the same programs as native twins
+#   target/roots/peers   qemu-x86_64 as an AArch64 program, to compare with
+# usage: scripts/roots.sh [amd64] [arm64] [peers]      (all three by default)
+#
+# apt resolves and verifies the packages as for an empty system of that architecture; nothing is
+# installed on this machine. Downloads are kept in target/debs; a root is made again only when
+# scripts/roots.packages or this script changes. Needs no root rights, only apt's package lists
+# (scripts/setup.sh).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'roots: %s\n' "$*"; }
+die() { printf 'roots: %s\n' "$*" >&2; exit 1; }
+wanted=("$@")
+[ $# = 0 ] && wanted=(amd64 arm64 peers)
+
+# apt for an empty machine of architecture $1, with its state and cache under target/debs.
+apt_for() {
+    local arch=$1 dir
+    shift
+    dir=$PWD/target/debs/$arch
+    mkdir -p "$dir/partial"
+    [ -e "$dir/status" ] || : >"$dir/status"
+    apt-get -q -y -o Debug::NoLocking=1 \
+        -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
+        -o Dir::State::status="$dir/status" -o Dir::Cache::archives="$dir" \
+        -o APT::Install-Recommends=0 -o APT::Get::AllowUnauthenticated=0 \
+        -o DPkg::Post-Invoke= -o APT::Sandbox::User= -o Acquire::Retries=3 "$@"
+}
+
+unpack() { # root, deb files...
+    local root=$1
+    shift
+    mkdir -p "$root"
+    # The layout of an installed system: /bin, /sbin and /lib live in /usr. dpkg -x follows the links.
+    local d
+    for d in bin sbin lib lib64; do
+        mkdir -p "$root/usr/$d"
+        ln -sfn "usr/$d" "$root/$d"
+    done
+    mkdir -p "$root/tmp" "$root/proc" "$root/dev" "$root/root"
+    chmod 1777 "$root/tmp"
+    say "unpacking $# packages"
+    for deb in "$@"; do dpkg -x "$deb" "$root"; done
+    # Links that an installed system has absolute are made relative, so that the root can be used
+    # from outside (-L) as well as by chroot.
+    find "$root" -type l -lname '/*' | while read -r link; do
+        target=$(readlink "$link")
+        case "$target" in /proc/* | /dev/*) continue ;; esac
+        ln -sfnr "$root$target" "$link"
+    done
+}
+
+finish() { # what maintainer scripts would have done
+    local root=$1
+    ln -sfn mawk "$root/usr/bin/awk"
+    ln -sfn lua5.4 "$root/usr/bin/lua"
+    cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+    cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
+}
+
+mkdir -p target
+for what in "${wanted[@]}"; do
+    root=target/roots/$what
+    stamp=$(cat scripts/roots.packages scripts/roots.sh | sha256sum | cut -d' ' -f1)
+    [ "$(cat "$root/.stamp" 2>/dev/null)" = "$stamp" ] && continue
+    case "$what" in
+        amd64 | arm64)
+            list=($(sed 's/#.*//' scripts/roots.packages | awk -v a="$what" 'NF == 1 || $2 == a { print $1 }'))
+            say "$what: downloading ${#list[@]} packages and what they depend on (about 50 MB)"
+            apt_for "$what" --download-only install "${list[@]}" |
+                grep -E '^(Get|E:|Err)' | sed 's/^\(Get:[0-9]*\) [^ ]* /  \1 /' || true
+            debs=()
+            while read -r deb; do
+                debs+=("target/debs/$what/$deb")
+            done < <(apt_for "$what" --print-uris -o Dir::Cache::archives=/nonexistent/ install "${list[@]}" 2>/dev/null |
+                awk -F"'" '/^\x27/ { split($3, f, " "); print f[1] }')
+            [ ${#debs[@]} -gt 0 ] || die "$what: apt resolves nothing; run scripts/setup.sh first"
+            for deb in "${debs[@]}"; do [ -s "$deb" ] || die "$deb was not downloaded"; done
+            rm -rf "$root"
+            unpack "$root" "${debs[@]}"
+            finish "$root"
+            ;;
+        peers)
+            say "peers: downloading qemu-user for arm64 (about 18 MB)"
+            mkdir -p target/debs/peers
+            release=
+            compgen -G '/var/lib/apt/lists/*_dists_bookworm-backports_main_binary-arm64_Packages*' >/dev/null &&
+                release=/bookworm-backports
+            if ! compgen -G 'target/debs/peers/qemu-user*_arm64.deb' >/dev/null; then
+                (cd target/debs/peers && apt-get -q -o APT::Sandbox::User= download "qemu-user:arm64$release")
+            fi
+            rm -rf "$root"
+            mkdir -p "$root"
+            dpkg -x target/debs/peers/qemu-user*_arm64.deb target/debs/peers/unpacked
+            cp target/debs/peers/unpacked/usr/bin/qemu-x86_64 "$root/"
+            rm -rf target/debs/peers/unpacked
+            ;;
+        *) die "unknown root $what" ;;
+    esac
+    echo "$stamp" >"$root/.stamp"
+    say "$what: ready ($(du -sh "$root" | cut -f1))"
+done
