@@ -8,6 +8,22 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// A synchronous signal in x86 terms: what siginfo says, and what sigcontext says of the exception behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncFault {
+    /// SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP.
+    pub signo: i32,
+    pub code: i32,
+    /// `si_addr`.
+    pub addr: u64,
+    /// The x86 exception vector (SDM vol. 3, table 6-1).
+    pub trapno: u64,
+    /// Its error code: for #PF bit 0 protection, 1 write, 2 user, 4 instruction fetch.
+    pub err: u64,
+    /// The faulting address of #PF; else what the last one left is not known and this is 0.
+    pub cr2: u64,
+}
+
 /// A thread's host-side signal state, written by the handler on that thread.
 ///
 /// At most one asynchronous signal is queued: taking it, the handler blocks all others in the mask that the interrupted code

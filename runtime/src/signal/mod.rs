@@ -15,14 +15,14 @@ impl ThreadSignals {
     }
 }
 
-/// Delivers a synchronous signal: `thread.cpu` is the exact guest state at the faulting instruction (or after it, for a trap),
-/// `info` is what the guest's handler is to see. Sets up the handler's frame in `cpu`, or ends the process by that signal.
-pub fn deliver_sync(thread: &mut Thread, info: &libc::siginfo_t) {
+/// Delivers a synchronous signal: `thread.cpu` is the exact guest state at the faulting instruction (or after it, for a trap).
+/// Sets up the handler's frame in `cpu`, or ends the process by that signal.
+pub fn deliver_sync(thread: &mut Thread, fault: &host::SyncFault) {
     let _ = thread;
-    host::die(info.si_signo)
+    host::die(fault.signo)
 }
 
-/// Delivers what is deliverable at a guest instruction boundary; called when the attention word has `SIGNAL` set. The queued
+/// Delivers what is deliverable at a guest instruction boundary; called when `Thread::pending` had `SIGNAL` set. The queued
 /// asynchronous host signal, if there is one, is [`host::HostSignals::take`]; after a frame was made for it, the host mask must be set
 /// to the guest's again (the handler blocked everything asynchronous when it queued it).
 pub fn deliver_pending(thread: &mut Thread) {
