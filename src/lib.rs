@@ -1,2 +1,144 @@
-//! xrun's translator: guest bytes in, AArch64 words and side tables out.
+//! xrun's translator: guest bytes in, AArch64 words and side tables out. Pure: no operating system, no `unsafe`, same output on every machine.
+//!
+//! # Architecture
+//! ```text
+//! bytes -> guest::region -> facts -> isa rows (through Cx) -> emit (words) -> Translation
+//! ```
+//! | module | what it owns | must not know |
+//! |---|---|---|
+//! | [`guest`] | what x86 says: decoding, regions, flags | AArch64 |
+//! | [`facts`] | what may be assumed: flag liveness | how anything is lowered |
+//! | [`isa`] | the meaning of each instruction | who runs the code |
+//! | [`emit`] | how AArch64 says it | x86 |
+//! | [`host`] | what the host CPU can do | how that was found out |
+//!
+//! # Invariants
+//! - At every direct edge between regions NZCV holds SF ZF CF OF with C = CF, and x10, x11 hold PF and AF, as far as the successor may
+//!   read them. Indirect edges bring no flags on their fast path; entries that read flags are reached by the miss path, which brings all.
+//! - Facts change how short code is, never what it means.
+//! - A guest instruction changes no guest state before its last access that can fault; marks give its address for any host word.
+//! - Every loop inside a region goes through an [`Exit`](xrun_runtime::engine::Exit) with `inside` set, so a running thread can be stopped
+//!   at an instruction boundary without polling.
+//! - Every guest memory access is emitted by [`isa::Cx`]'s load and store methods, the one place that knows ordering.
 #![forbid(unsafe_code)]
+
+pub mod emit;
+pub mod facts;
+pub mod guest;
+pub mod host;
+pub mod isa;
+
+use guest::Region;
+use host::HostFeatures;
+use isa::{Cx, Decline};
+use xrun_runtime::engine::{self, Engine, Entry, GuestCode, Request, TranslateError, Translation, Trap};
+
+/// The engine: translates for one kind of host.
+#[derive(Clone, Copy, Debug)]
+pub struct Translator {
+    pub host: HostFeatures,
+}
+
+impl Translator {
+    /// Lowers a region that was found, with its facts.
+    pub fn lower(&self, region: &Region, facts: &facts::Facts, request: Request) -> Translation {
+        let mut cx = Cx::new(region, facts, self.host, request.ordering);
+        cx.m.quad(region.entry);
+        let entry = cx.m.here();
+        for at in 0..region.insts.len() {
+            cx.begin(at);
+            let i = region.insts[at].i;
+            let done = if i.is_invalid() {
+                Err(Decline::Undefined)
+            } else {
+                match isa::row(i.mnemonic()) {
+                    Some(row) => (row.lower)(&mut cx, &i),
+                    None => Err(Decline::Unsupported("no row")),
+                }
+            };
+            if let Err(why) = done {
+                let trap = if why == Decline::Undefined { Trap::Undefined } else { Trap::Unsupported };
+                cx.trap(trap, i.ip());
+            } else if region.falls_to(at).is_none() && falls_through(&i) {
+                let live = facts.live_out[at];
+                cx.at_end(i.next_ip(), live);
+            }
+        }
+        cx.finish_cold();
+        let (landings, marks) = (std::mem::take(&mut cx.landings), std::mem::take(&mut cx.marks));
+        let mut exits = std::mem::take(&mut cx.exits);
+        for (at, label) in std::mem::take(&mut cx.inside) {
+            exits[at].inside = cx.m.bound(label);
+        }
+        let mut depends = region.depends.clone();
+        depends.extend(facts.depends.iter().cloned());
+        let entries = vec![Entry { guest: region.entry, word: entry, reads_flags: !facts.live_in[0].is_empty() }];
+        match cx.m.finish() {
+            Ok(words) => Translation { words, entries, landings, exits, marks, depends },
+            // A label out of reach: the region was too large for its branches. One instruction always fits.
+            Err(_) => Translation::default(),
+        }
+    }
+}
+
+/// Whether control can go on to the next instruction in ways the row does not emit itself.
+fn falls_through(i: &iced_x86::Instruction) -> bool {
+    use iced_x86::FlowControl::*;
+    matches!(i.flow_control(), Next | ConditionalBranch)
+}
+
+impl Engine for Translator {
+    fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError> {
+        let region = Region::find(request.pc, request.single, code)?;
+        let facts = facts::Facts::of(&region, code);
+        let t = self.lower(&region, &facts, request);
+        if t.words.is_empty() && !request.single {
+            return self.translate(Request { single: true, ..request }, code);
+        }
+        Ok(t)
+    }
+
+    fn cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
+        [0; 4]
+    }
+}
+
+/// Makes a translator for `host` the process's engine.
+pub fn install(host: HostFeatures) {
+    engine::install(Box::leak(Box::new(Translator { host })));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xrun_runtime::engine::Ordering;
+
+    struct Bytes(u64, Vec<u8>);
+
+    impl GuestCode for Bytes {
+        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
+            let Some(from) = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)) else {
+                return 0;
+            };
+            let n = from.len().min(buf.len());
+            buf[..n].copy_from_slice(&from[..n]);
+            n
+        }
+    }
+
+    #[test]
+    fn translates_a_loop() {
+        // mov ecx, 10; l: add eax, ecx; sub ecx, 1; jne l; ret
+        let code = Bytes(0x40_1000, vec![0xb9, 10, 0, 0, 0, 0x01, 0xc8, 0x83, 0xe9, 1, 0x75, 0xf9, 0xc3]);
+        for (_, host) in HostFeatures::ALL {
+            let request = Request { pc: 0x40_1000, ordering: Ordering::Plain, single: false };
+            let t = Translator { host }.translate(request, &code).unwrap();
+            assert_eq!(t.entries[0], Entry { guest: 0x40_1000, word: 2, reads_flags: false });
+            let back: Vec<_> = t.exits.iter().filter(|e| e.inside.is_some()).collect();
+            assert_eq!(back.len(), 1);
+            assert_eq!(back[0].target, 0x40_1005);
+            // movz, add, subs, b.ne; flags of the add are dead.
+            assert_eq!(back[0].site, back[0].inside.unwrap() + 2);
+        }
+    }
+}

@@ -47,6 +47,10 @@ pub struct Exit {
 pub struct Entry {
     pub guest: u64,
     pub word: u32,
+    /// The code here reads flags before it writes them. Such an entry must not be put into the lookup table: inline
+    /// lookups do not bring flags along, only their miss path does. (Landings never read flags when reached through the shadow
+    /// stack: their calls push an entry that does not match.)
+    pub reads_flags: bool,
 }
 
 /// Host words from `word` up to the next mark belong to the guest instruction at `guest`.
@@ -70,7 +74,7 @@ pub enum FlagForm {
     FloatCompare,
 }
 
-/// Host code for one region, position-independent, with its tables. All offsets are in 32-bit words.
+/// Host code for one region, position-independent, with its tables; to be placed at a multiple of 8 bytes. All offsets are in 32-bit words.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
     pub words: Vec<u32>,

@@ -1,0 +1,104 @@
+//! How AArch64 says it: the macro assembler. Sole user of `dynasm!`. Methods are named after the instructions they emit, take
+//! registers and a width, and emit exactly one word unless their doc says otherwise. Knows nothing of x86.
+
+// The assembler macro converts every register number, needed or not.
+#![allow(clippy::useless_conversion)]
+
+pub mod imm;
+pub mod int;
+pub mod link;
+pub mod simd;
+
+use dynasmrt::SimpleAssembler;
+pub use link::{Cond, Label};
+
+/// A general register x0..x30; 31 is XZR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct X(pub u8);
+
+/// The zero register.
+pub const ZR: X = X(31);
+
+/// A vector register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct V(pub u8);
+
+/// Operand width of a data-processing instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sz {
+    W,
+    X,
+}
+
+impl Sz {
+    pub fn bits(self) -> u32 {
+        match self {
+            Sz::W => 32,
+            Sz::X => 64,
+        }
+    }
+}
+
+/// An AArch64 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addr {
+    /// Base plus a byte offset.
+    Off(X, i32),
+    /// Base plus index shifted left. The shift is 0 or the log2 of the access size.
+    Idx(X, X, u8),
+}
+
+/// Emits words into a buffer; labels and the literal pool are resolved by [`Masm::finish`].
+pub struct Masm {
+    pub(super) a: SimpleAssembler,
+    labels: Vec<Option<u32>>,
+    fixups: Vec<link::Fixup>,
+    literals: Vec<(u64, Label)>,
+}
+
+impl Default for Masm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Masm {
+    pub fn new() -> Masm {
+        let mut a = SimpleAssembler::new();
+        a.ops.reserve(2048);
+        Masm { a, labels: Vec::with_capacity(64), fixups: Vec::with_capacity(64), literals: Vec::new() }
+    }
+
+    /// Offset of the next word.
+    pub fn here(&self) -> u32 {
+        (self.a.ops.len() / 4) as u32
+    }
+
+    /// Emits one word as it is.
+    pub fn word(&mut self, w: u32) {
+        self.a.ops.extend_from_slice(&w.to_le_bytes());
+    }
+
+    /// Emits eight bytes of data, aligned to eight; pads with one NOP before when needed.
+    pub fn quad(&mut self, v: u64) {
+        self.a.ops.extend_from_slice(&v.to_le_bytes());
+    }
+
+    /// Resolves labels and appends the literal pool.
+    ///
+    /// # Errors
+    /// A label that was never bound, or one out of a branch's reach: a defect of the caller, told by name.
+    pub fn finish(mut self) -> Result<Vec<u32>, link::LinkError> {
+        let literals = std::mem::take(&mut self.literals);
+        if !literals.is_empty() && self.here() % 2 == 1 {
+            self.nop();
+        }
+        for (v, label) in literals {
+            self.bind(label);
+            self.quad(v);
+        }
+        let mut words: Vec<u32> = self.a.ops.as_chunks::<4>().0.iter().map(|c| u32::from_le_bytes(*c)).collect();
+        link::resolve(&mut words, &self.labels, &self.fixups)?;
+        Ok(words)
+    }
+}

@@ -1,0 +1,105 @@
+//! Status flags as sets, and which of them an instruction reads, certainly overwrites, or may change.
+
+use bitflags::bitflags;
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
+
+bitflags! {
+    /// The six status flags (SDM vol. 1, 3.4.3.1). Bit order is our own.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+    pub struct Flags: u8 {
+        const C = 1;
+        const P = 2;
+        const A = 4;
+        const Z = 8;
+        const S = 16;
+        const O = 32;
+        /// The four that have a place in NZCV.
+        const NZCV = 1 | 8 | 16 | 32;
+    }
+}
+
+/// What one instruction does to the status flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FlagEffect {
+    pub reads: Flags,
+    /// Written in every case, or left undefined: earlier values are dead.
+    pub kills: Flags,
+    /// Written in some or all cases.
+    pub writes: Flags,
+}
+
+fn from_iced(bits: u32) -> Flags {
+    let mut f = Flags::empty();
+    f.set(Flags::C, bits & RflagsBits::CF != 0);
+    f.set(Flags::P, bits & RflagsBits::PF != 0);
+    f.set(Flags::A, bits & RflagsBits::AF != 0);
+    f.set(Flags::Z, bits & RflagsBits::ZF != 0);
+    f.set(Flags::S, bits & RflagsBits::SF != 0);
+    f.set(Flags::O, bits & RflagsBits::OF != 0);
+    f
+}
+
+impl FlagEffect {
+    /// The effect of `i`. An instruction that leaves to the kernel, or traps, reads all flags: they become visible there.
+    pub fn of(i: &Instruction) -> FlagEffect {
+        let reads = from_iced(i.rflags_read());
+        let writes = from_iced(i.rflags_modified());
+        match i.mnemonic() {
+            Mnemonic::Syscall
+            | Mnemonic::Int
+            | Mnemonic::Int3
+            | Mnemonic::Int1
+            | Mnemonic::Ud2
+            | Mnemonic::Ud1
+            | Mnemonic::Ud0
+            | Mnemonic::INVALID
+            | Mnemonic::Hlt
+            | Mnemonic::Sysenter
+            | Mnemonic::Into => FlagEffect { reads: Flags::all(), kills: Flags::empty(), writes: Flags::empty() },
+            // A count of zero leaves all flags as they were (SDM vol. 2, SAL and others).
+            Mnemonic::Shl
+            | Mnemonic::Sal
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
+                if i.op_kind(i.op_count() - 1) == OpKind::Register
+                    && i.op_register(i.op_count() - 1) == Register::CL =>
+            {
+                FlagEffect { reads, kills: Flags::empty(), writes }
+            }
+            // Likewise RCX = 0 on entry to a repeated compare.
+            Mnemonic::Cmpsb
+            | Mnemonic::Cmpsw
+            | Mnemonic::Cmpsd
+            | Mnemonic::Cmpsq
+            | Mnemonic::Scasb
+            | Mnemonic::Scasw
+            | Mnemonic::Scasd
+            | Mnemonic::Scasq
+                if i.has_rep_prefix() || i.has_repne_prefix() =>
+            {
+                FlagEffect { reads, kills: Flags::empty(), writes }
+            }
+            _ => FlagEffect { reads, kills: writes, writes },
+        }
+    }
+}
+
+/// Host registers (by [`xrun_runtime::abi::GPR`]) of the guest general registers `i` writes, as a bit set. Slow: ask only when it matters.
+pub fn written_gprs(i: &Instruction) -> u32 {
+    let mut factory = InstructionInfoFactory::new();
+    let mut set = 0;
+    for r in factory.info(i).used_registers() {
+        let writes =
+            matches!(r.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite);
+        if writes && r.register().is_gpr() {
+            set |= 1 << xrun_runtime::abi::GPR[r.register().full_register().number()];
+        }
+    }
+    set
+}

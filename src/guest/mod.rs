@@ -1,0 +1,7 @@
+//! What x86 says: decoding, regions, flags. Sole user of iced's decoder. Knows nothing of AArch64 but the names of the pinned registers.
+
+pub mod flags;
+pub mod region;
+
+pub use flags::{Flags, written_gprs};
+pub use region::{Inst, Region};

@@ -1,0 +1,197 @@
+//! A region: the instructions translated together from one entry, in address order, with the joins between them.
+//!
+//! Found by decoding forward from the entry: through conditional branches and calls, stopping at unconditional transfers and
+//! going on at the lowest forward target seen, within a window. Backward jumps to instructions of the region make loops.
+//! Invariant: instructions are sorted by address and do not overlap; `insts[0]` is the entry.
+
+use super::flags::{FlagEffect, Flags};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use std::ops::Range;
+use xrun_runtime::engine::{GuestCode, TranslateError};
+
+/// Most instructions in one region: bounds translation time and what a cold path costs.
+pub const MAX_INSTS: usize = 64;
+/// How far from the entry a region may reach, in bytes.
+const WINDOW: u64 = 1024;
+/// The longest x86 instruction (SDM vol. 2, 2.3.11).
+const MAX_LEN: usize = 15;
+
+/// One decoded instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Inst {
+    pub i: Instruction,
+    pub flags: FlagEffect,
+    /// Reached by a jump inside the region: flags must be in canonical form here.
+    pub join: bool,
+    /// The next instruction in the list is not what follows: this one ends a run.
+    pub ends_run: bool,
+}
+
+/// See the file's head.
+#[derive(Clone, Debug)]
+pub struct Region {
+    pub entry: u64,
+    pub insts: Vec<Inst>,
+    /// Guest bytes read.
+    pub depends: Vec<Range<u64>>,
+}
+
+/// Decodes instructions at any address, remembering a window of bytes.
+pub struct Fetcher<'a> {
+    code: &'a dyn GuestCode,
+    buf: [u8; 256],
+    start: u64,
+    len: usize,
+}
+
+impl<'a> Fetcher<'a> {
+    pub fn new(code: &'a dyn GuestCode) -> Self {
+        Fetcher { code, buf: [0; 256], start: 0, len: 0 }
+    }
+
+    /// The instruction at `pc`. `None` when not one byte can be fetched. Undecodable bytes come back as `INVALID`; bytes that stop at the
+    /// end of what may be executed, too (`len` tells how many there were).
+    pub fn decode(&mut self, pc: u64) -> Option<Instruction> {
+        let have = pc.wrapping_sub(self.start);
+        let inside = pc >= self.start && have < self.len as u64;
+        if !inside || self.len - (have as usize) < MAX_LEN && self.len == self.buf.len() {
+            self.len = self.code.fetch(pc, &mut self.buf);
+            self.start = pc;
+        }
+        let at = (pc - self.start) as usize;
+        let bytes = &self.buf[at..self.len];
+        if bytes.is_empty() {
+            return None;
+        }
+        let bytes = &bytes[..bytes.len().min(MAX_LEN)];
+        Some(Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode())
+    }
+}
+
+/// Where a direct branch goes.
+pub fn near_target(i: &Instruction) -> Option<u64> {
+    match i.flow_control() {
+        FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call
+            if i.op0_kind() == iced_x86::OpKind::NearBranch64 || i.op0_kind() == iced_x86::OpKind::NearBranch16 =>
+        {
+            Some(i.near_branch_target())
+        }
+        _ => None,
+    }
+}
+
+impl Region {
+    /// Finds the region at `entry`.
+    ///
+    /// # Errors
+    /// When the first instruction cannot be fetched at all.
+    pub fn find(entry: u64, single: bool, code: &dyn GuestCode) -> Result<Region, TranslateError> {
+        let mut f = Fetcher::new(code);
+        let limit = if single { 1 } else { MAX_INSTS };
+        let mut insts: Vec<Inst> = Vec::with_capacity(limit);
+        let mut targets: Vec<u64> = Vec::new();
+        let mut pc = entry;
+        'runs: loop {
+            // One run: straight on until something that never falls through.
+            loop {
+                let Some(i) = f.decode(pc) else {
+                    if insts.is_empty() {
+                        return Err(TranslateError::Fetch(pc));
+                    }
+                    if let Some(last) = insts.last_mut() {
+                        last.ends_run = true;
+                    }
+                    break;
+                };
+                let end = ends_run(&i);
+                insts.push(Inst { i, flags: FlagEffect::of(&i), join: false, ends_run: end });
+                pc = pc.wrapping_add(i.len() as u64);
+                if let Some(t) = near_target(&i)
+                    && i.flow_control() != FlowControl::Call
+                {
+                    targets.push(t);
+                }
+                if insts.len() >= limit || i.is_invalid() {
+                    if let Some(last) = insts.last_mut() {
+                        last.ends_run = true;
+                    }
+                    break 'runs;
+                }
+                if end {
+                    break;
+                }
+            }
+            let next = targets.iter().copied().filter(|&t| t >= pc && t - entry < WINDOW).min();
+            match next {
+                Some(t) => pc = t,
+                None => break,
+            }
+        }
+        let mut depends: Vec<Range<u64>> = Vec::new();
+        for x in &insts {
+            let (a, b) = (x.i.ip(), x.i.ip().wrapping_add(x.i.len() as u64));
+            match depends.last_mut() {
+                Some(r) if r.end == a => r.end = b,
+                _ => depends.push(a..b),
+            }
+        }
+        let mut region = Region { entry, insts, depends };
+        for t in targets {
+            if let Some(at) = region.index_of(t) {
+                region.insts[at].join = true;
+            }
+        }
+        Ok(region)
+    }
+
+    /// The index of the instruction that starts at `pc`.
+    pub fn index_of(&self, pc: u64) -> Option<usize> {
+        self.insts.binary_search_by_key(&pc, |x| x.i.ip()).ok()
+    }
+
+    /// What follows instruction `at` when it does not branch: an index of this region, or nothing.
+    pub fn falls_to(&self, at: usize) -> Option<usize> {
+        (!self.insts[at].ends_run && at + 1 < self.insts.len()).then_some(at + 1)
+    }
+}
+
+/// Control never reaches the next instruction, or only by way of the runtime.
+fn ends_run(i: &Instruction) -> bool {
+    match i.flow_control() {
+        FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::Call | FlowControl::IndirectCall => false,
+        FlowControl::UnconditionalBranch
+        | FlowControl::IndirectBranch
+        | FlowControl::Return
+        | FlowControl::Interrupt
+        | FlowControl::XbeginXabortXend
+        | FlowControl::Exception => i.mnemonic() != Mnemonic::Xend,
+    }
+}
+
+/// Flags some code at `pc` may read before overwriting them, looking a few instructions ahead.
+/// Every byte looked at is added to `depends`: if it changes, so may the answer.
+pub fn flags_needed_at(pc: u64, f: &mut Fetcher<'_>, depends: &mut Vec<Range<u64>>) -> Flags {
+    const LOOK: usize = 6;
+    let mut unknown = Flags::all();
+    let mut needed = Flags::empty();
+    let mut at = pc;
+    for _ in 0..LOOK {
+        let Some(i) = f.decode(at) else { break };
+        let e = FlagEffect::of(&i);
+        depends.push(at..at + i.len() as u64);
+        needed |= e.reads & unknown;
+        unknown &= !(e.kills | e.reads);
+        if unknown.is_empty() {
+            break;
+        }
+        at = match i.flow_control() {
+            FlowControl::Next => at + i.len() as u64,
+            FlowControl::UnconditionalBranch | FlowControl::Call => match near_target(&i) {
+                Some(t) => t,
+                None => break,
+            },
+            _ => break,
+        };
+    }
+    needed | unknown
+}

@@ -1,0 +1,55 @@
+//! What the host CPU can do, as a value passed in. Probing is the runtime's business; here it is only named, so that any
+//! machine can translate for any other.
+
+/// AArch64 features that change which instructions are emitted (Arm ARM, A2.3 onwards; the HWCAP names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HostFeatures {
+    /// LDADD, SWP, CAS and the like (v8.1).
+    pub lse: bool,
+    /// LDAPR (v8.3).
+    pub lrcpc: bool,
+    /// LDAPUR, STLUR with an offset (v8.4).
+    pub lrcpc2: bool,
+    /// Unaligned ordered accesses inside 16 bytes do not fault; LDP/STP of 16 aligned bytes are atomic (v8.4).
+    pub lse2: bool,
+    /// CFINV, RMIF, SETF8, SETF16 (v8.4).
+    pub flagm: bool,
+    /// AXFLAG, XAFLAG (v8.5).
+    pub flagm2: bool,
+    /// FPCR.NEP, AH (v8.7).
+    pub afp: bool,
+    /// FRINT32Z and the like (v8.5).
+    pub frint: bool,
+    pub crc32: bool,
+    pub aes: bool,
+    pub pmull: bool,
+    pub sha2: bool,
+}
+
+impl HostFeatures {
+    /// Armv8.0 with CRC32 and crypto: Cortex-A72.
+    pub const V8_0: HostFeatures = HostFeatures {
+        lse: false,
+        lrcpc: false,
+        lrcpc2: false,
+        lse2: false,
+        flagm: false,
+        flagm2: false,
+        afp: false,
+        frint: false,
+        crc32: true,
+        aes: true,
+        pmull: true,
+        sha2: true,
+    };
+    /// Armv8.2 with LRCPC: Neoverse N1.
+    pub const V8_2: HostFeatures = HostFeatures { lse: true, lrcpc: true, ..Self::V8_0 };
+    /// Armv8.4: Neoverse V1.
+    pub const V8_4: HostFeatures = HostFeatures { lrcpc2: true, lse2: true, flagm: true, ..Self::V8_2 };
+    /// All that is known here.
+    pub const MAX: HostFeatures = HostFeatures { flagm2: true, afp: true, frint: true, ..Self::V8_4 };
+
+    /// The four sets every test runs on, with their names.
+    pub const ALL: [(&'static str, HostFeatures); 4] =
+        [("v8.0", Self::V8_0), ("v8.2", Self::V8_2), ("v8.4", Self::V8_4), ("max", Self::MAX)];
+}

@@ -1,0 +1,196 @@
+//! Control transfers: JMP, Jcc, CALL, RET (SDM vol. 2), and what a condition is on AArch64.
+
+use super::cx::{Cx, Ext, PF, pinned};
+use super::{Decline, Lowered};
+use crate::emit::{Cond, Sz, X, ZR};
+use crate::rows;
+use iced_x86::{ConditionCode, Instruction, OpKind};
+use xrun_runtime::engine::FlagForm;
+use xrun_runtime::state::gpr::RSP;
+
+rows! { "branch";
+    Jmp => |cx, i| jmp(cx, i),
+    Call => |cx, i| call(cx, i),
+    Ret => |cx, i| ret(cx, i),
+    Jo => |cx, i| jcc(cx, i), Jno => |cx, i| jcc(cx, i), Jb => |cx, i| jcc(cx, i), Jae => |cx, i| jcc(cx, i),
+    Je => |cx, i| jcc(cx, i), Jne => |cx, i| jcc(cx, i), Jbe => |cx, i| jcc(cx, i), Ja => |cx, i| jcc(cx, i),
+    Js => |cx, i| jcc(cx, i), Jns => |cx, i| jcc(cx, i), Jp => |cx, i| jcc(cx, i), Jnp => |cx, i| jcc(cx, i),
+    Jl => |cx, i| jcc(cx, i), Jge => |cx, i| jcc(cx, i), Jle => |cx, i| jcc(cx, i), Jg => |cx, i| jcc(cx, i),
+}
+
+/// An x86 condition in terms of NZCV or of the PF source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    One(Cond),
+    /// Either of two.
+    Or(Cond, Cond),
+    /// Both of two.
+    And(Cond, Cond),
+    /// Bit 0 of a scratch register is clear (`true`: PF set) or set.
+    Parity(X, bool),
+}
+
+/// Prepares the condition: after this only the named host conditions need testing. May change the form of the flags.
+pub fn test(cx: &mut Cx<'_>, cc: ConditionCode) -> Test {
+    use ConditionCode as C;
+    if cx.form() == FlagForm::FloatCompare {
+        return match cc {
+            C::a => Test::One(Cond::Gt),
+            C::ae => Test::One(Cond::Ge),
+            C::b => Test::One(Cond::Lt),
+            C::be => Test::One(Cond::Le),
+            C::e => Test::Or(Cond::Eq, Cond::Vs),
+            C::ne => Test::And(Cond::Ne, Cond::Vc),
+            C::p => Test::One(Cond::Vs),
+            C::np => Test::One(Cond::Vc),
+            _ => {
+                cx.canonical(crate::guest::Flags::all());
+                test(cx, cc)
+            }
+        };
+    }
+    let inverted = cx.form() == FlagForm::CarryInverted;
+    Test::One(match cc {
+        C::o => Cond::Vs,
+        C::no => Cond::Vc,
+        C::b => {
+            if inverted {
+                Cond::Cc
+            } else {
+                Cond::Cs
+            }
+        }
+        C::ae => {
+            if inverted {
+                Cond::Cs
+            } else {
+                Cond::Cc
+            }
+        }
+        C::e => Cond::Eq,
+        C::ne => Cond::Ne,
+        C::be => {
+            cx.carry_as(true);
+            Cond::Ls
+        }
+        C::a => {
+            cx.carry_as(true);
+            Cond::Hi
+        }
+        C::s => Cond::Mi,
+        C::ns => Cond::Pl,
+        C::l => Cond::Lt,
+        C::ge => Cond::Ge,
+        C::le => Cond::Le,
+        C::g => Cond::Gt,
+        C::p | C::np => {
+            // Fold the low byte's parity into bit 0.
+            let t = cx.tmp();
+            cx.m.eor_lsr(Sz::W, t, PF, PF, 4);
+            cx.m.eor_lsr(Sz::W, t, t, t, 2);
+            cx.m.eor_lsr(Sz::W, t, t, t, 1);
+            return Test::Parity(t, cc == C::p);
+        }
+        C::None => Cond::Al,
+    })
+}
+
+fn jcc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let target = i.near_branch_target();
+    let live = cx.facts.live_target[cx.at];
+    match test(cx, i.condition_code()) {
+        Test::One(c) => {
+            let l = cx.edge(target, live);
+            cx.m.b_cond(c, l);
+        }
+        Test::Or(a, b) => {
+            let l = cx.edge(target, live);
+            cx.m.b_cond(a, l);
+            let l = cx.edge(target, live);
+            cx.m.b_cond(b, l);
+        }
+        Test::And(a, b) => {
+            let skip = cx.m.label();
+            cx.m.b_cond(a.invert(), skip);
+            let l = cx.edge(target, live);
+            cx.m.b_cond(b, l);
+            cx.m.bind(skip);
+        }
+        Test::Parity(t, even) => {
+            // TBZ reaches 32 KiB only, an exit may be farther once chained: branch around a B.
+            let skip = cx.m.label();
+            if even {
+                cx.m.tbnz(t, 0, skip);
+            } else {
+                cx.m.tbz(t, 0, skip);
+            }
+            let l = cx.edge(target, live);
+            cx.m.b(l);
+            cx.m.bind(skip);
+        }
+    }
+    Ok(())
+}
+
+fn jmp(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    match i.op0_kind() {
+        OpKind::NearBranch64 => {
+            let live = cx.facts.live_target[cx.at];
+            cx.jump(i.near_branch_target(), live);
+            Ok(())
+        }
+        OpKind::Register | OpKind::Memory if !i.is_jmp_far_indirect() => {
+            let p = cx.place(i, 0)?;
+            if p.bytes() != 8 {
+                return Err(Decline::Unsupported("16-bit near jump"));
+            }
+            let t = cx.get(p, Ext::Any);
+            cx.jump_indirect(t);
+            Ok(())
+        }
+        _ => Err(Decline::Unsupported("far jump")),
+    }
+}
+
+fn call(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let next = i.next_ip();
+    let rsp = pinned(RSP);
+    match i.op0_kind() {
+        OpKind::NearBranch64 => {
+            let ret = cx.tmp();
+            cx.m.mov_imm(ret, next);
+            cx.push(ret, rsp);
+            cx.call_direct(i.near_branch_target(), ret, next);
+            Ok(())
+        }
+        OpKind::Register | OpKind::Memory if !i.is_call_far_indirect() => {
+            let p = cx.place(i, 0)?;
+            if p.bytes() != 8 {
+                return Err(Decline::Unsupported("16-bit near call"));
+            }
+            let mut t = cx.get(p, Ext::Any);
+            if t == rsp {
+                t = cx.tmp();
+                cx.m.mov(Sz::X, t, rsp);
+            }
+            let ret = cx.tmp();
+            cx.m.mov_imm(ret, next);
+            cx.push(ret, rsp);
+            cx.call_indirect(t, ret, next);
+            Ok(())
+        }
+        _ => Err(Decline::Unsupported("far call")),
+    }
+}
+
+fn ret(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let rsp = pinned(RSP);
+    let t = cx.tmp();
+    cx.pop(t, rsp);
+    if i.op_count() == 1 {
+        cx.add_const(Sz::X, rsp, rsp, i64::from(i.immediate16()));
+    }
+    cx.ret_to(t);
+    let _ = ZR;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! THE semantics: one family, one file, with its rows and the functions that lower them. This file joins the rows into one
+//! table by mnemonic and says what a row is.
+//!
+//! A row names an iced mnemonic and a function `fn(&mut Cx, &Instruction) -> Lowered`. The function emits AArch64 for one guest
+//! instruction through [`Cx`]: it reads operands ([`Cx::place`], [`Cx::get`]), emits, writes results ([`Cx::set`]) and leaves the flags
+//! that are live ([`Cx::live`]) in the form it declares ([`Cx::set_form`]). It must not change guest state before its last
+//! access that can fault. What it does not implement it declines with [`Decline`], and the instruction traps with a line saying so.
+
+use iced_x86::{Instruction, Mnemonic};
+
+pub mod alu;
+pub mod branch;
+pub mod cx;
+pub mod mov;
+pub mod stack;
+pub mod system;
+
+pub use cx::{Cx, Ext, Place};
+
+/// Why an instruction was not lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decline {
+    /// The CPU itself raises #UD for this form (for instance LOCK where it is not allowed).
+    Undefined,
+    /// Known and not done, with the reason.
+    Unsupported(&'static str),
+}
+
+pub type Lowered = Result<(), Decline>;
+pub type Lower = fn(&mut Cx<'_>, &Instruction) -> Lowered;
+
+/// One mnemonic and how it is lowered.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub mnemonic: Mnemonic,
+    pub family: &'static str,
+    pub lower: Lower,
+}
+
+/// `rows!("family"; Add => |cx, i| alu::add(cx, i), ...)` makes a family's table.
+#[macro_export]
+macro_rules! rows {
+    ($family:literal; $($m:ident => $f:expr),* $(,)?) => {
+        /// The family's rows.
+        pub const ROWS: &[$crate::isa::Row] =
+            &[$($crate::isa::Row { mnemonic: iced_x86::Mnemonic::$m, family: $family, lower: $f }),*];
+    };
+}
+
+/// All families.
+pub const FAMILIES: &[&[Row]] = &[alu::ROWS, branch::ROWS, mov::ROWS, stack::ROWS, system::ROWS];
+
+const MNEMONICS: usize = 2048;
+
+const fn join() -> [Option<Row>; MNEMONICS] {
+    let mut t: [Option<Row>; MNEMONICS] = [None; MNEMONICS];
+    let mut f = 0;
+    while f < FAMILIES.len() {
+        let mut r = 0;
+        while r < FAMILIES[f].len() {
+            let row = FAMILIES[f][r];
+            assert!(t[row.mnemonic as usize].is_none(), "two rows for one mnemonic");
+            t[row.mnemonic as usize] = Some(row);
+            r += 1;
+        }
+        f += 1;
+    }
+    t
+}
+
+static TABLE: [Option<Row>; MNEMONICS] = join();
+
+/// The row of a mnemonic, if there is one.
+pub fn row(m: Mnemonic) -> Option<&'static Row> {
+    TABLE.get(m as usize)?.as_ref()
+}
