@@ -53,3 +53,41 @@ impl HostFeatures {
     pub const ALL: [(&'static str, HostFeatures); 4] =
         [("v8.0", Self::V8_0), ("v8.2", Self::V8_2), ("v8.4", Self::V8_4), ("max", Self::MAX)];
 }
+
+/// Bits of AT_HWCAP and AT_HWCAP2 on AArch64 Linux (kernel, `Documentation/arch/arm64/elf_hwcaps.rst`).
+mod hwcap {
+    pub const AES: u64 = 1 << 3;
+    pub const PMULL: u64 = 1 << 4;
+    pub const SHA2: u64 = 1 << 6;
+    pub const CRC32: u64 = 1 << 7;
+    pub const ATOMICS: u64 = 1 << 8;
+    pub const LRCPC: u64 = 1 << 15;
+    pub const USCAT: u64 = 1 << 25;
+    pub const ILRCPC: u64 = 1 << 26;
+    pub const FLAGM: u64 = 1 << 27;
+    pub const FLAGM2: u64 = 1 << 7;
+    pub const FRINT: u64 = 1 << 8;
+    pub const AFP: u64 = 1 << 20;
+}
+
+impl HostFeatures {
+    /// The features the kernel reports in the auxiliary vector.
+    pub fn from_hwcap(hwcap: u64, hwcap2: u64) -> HostFeatures {
+        let has = |bit| hwcap & bit != 0;
+        let has2 = |bit| hwcap2 & bit != 0;
+        HostFeatures {
+            lse: has(hwcap::ATOMICS),
+            lrcpc: has(hwcap::LRCPC),
+            lrcpc2: has(hwcap::ILRCPC),
+            lse2: has(hwcap::USCAT),
+            flagm: has(hwcap::FLAGM),
+            flagm2: has2(hwcap::FLAGM2),
+            afp: has2(hwcap::AFP),
+            frint: has2(hwcap::FRINT),
+            crc32: has(hwcap::CRC32),
+            aes: has(hwcap::AES),
+            pmull: has(hwcap::PMULL),
+            sha2: has(hwcap::SHA2),
+        }
+    }
+}

@@ -214,12 +214,8 @@ impl CpuState {
     /// Sets every flag a user program may set with POPF (SDM vol. 2, POPF, CPL 3): status, TF, DF, NT, AC, ID.
     pub fn set_eflags(&mut self, f: Eflags) {
         let mut n = 0;
-        for (bit, host) in [
-            (Eflags::SF, nzcv::N),
-            (Eflags::ZF, nzcv::Z),
-            (Eflags::CF, nzcv::C),
-            (Eflags::OF, nzcv::V),
-        ] {
+        for (bit, host) in [(Eflags::SF, nzcv::N), (Eflags::ZF, nzcv::Z), (Eflags::CF, nzcv::C), (Eflags::OF, nzcv::V)]
+        {
             if f.contains(bit) {
                 n |= host;
             }
@@ -228,8 +224,7 @@ impl CpuState {
         self.pf = u64::from(!f.contains(Eflags::PF));
         self.af = self.pf ^ if f.contains(Eflags::AF) { 0x10 } else { 0 };
         self.df = if f.contains(Eflags::DF) { -1 } else { 1 };
-        let other =
-            f & (Eflags::TF | Eflags::NT | Eflags::AC | Eflags::ID) | Eflags::ONE | Eflags::IF;
+        let other = f & (Eflags::TF | Eflags::NT | Eflags::AC | Eflags::ID) | Eflags::ONE | Eflags::IF;
         self.other_flags = u64::from(other.bits());
     }
 }

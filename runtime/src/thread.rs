@@ -129,17 +129,9 @@ struct Start<'a> {
 
 /// Starts `child` on a host thread of its own. `started` runs on the new thread, with `tid` set and before its first guest
 /// instruction (CLONE_CHILD_SETTID, CLONE_PARENT_SETTID). Returns when that is done, with the child's thread id; an error is an errno.
-pub fn spawn(
-    child: Box<Thread>,
-    started: &mut (dyn FnMut(&mut Thread) + Send),
-) -> Result<i32, i32> {
+pub fn spawn(child: Box<Thread>, started: &mut (dyn FnMut(&mut Thread) + Send)) -> Result<i32, i32> {
     let tid = AtomicU32::new(0);
-    let mut start = Start {
-        child,
-        started,
-        mask: signals_off(),
-        tid: &raw const tid,
-    };
+    let mut start = Start { child, started, mask: signals_off(), tid: &raw const tid };
     let mask = start.mask;
     COUNT.fetch_add(1, Ordering::Relaxed);
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -150,12 +142,7 @@ pub fn spawn(
         libc::pthread_attr_init(attr.as_mut_ptr());
         libc::pthread_attr_setstacksize(attr.as_mut_ptr(), STACK);
         libc::pthread_attr_setdetachstate(attr.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-        let e = libc::pthread_create(
-            id.as_mut_ptr(),
-            attr.as_ptr(),
-            host_thread,
-            (&raw mut start).cast(),
-        );
+        let e = libc::pthread_create(id.as_mut_ptr(), attr.as_ptr(), host_thread, (&raw mut start).cast());
         libc::pthread_attr_destroy(attr.as_mut_ptr());
         e
     };
@@ -174,12 +161,7 @@ pub fn spawn(
 extern "C" fn host_thread(arg: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `spawn` passes a `Start` that stays valid until `tid` is set below; the box is moved out exactly once and the
     // remaining fields need no drop.
-    let Start {
-        child: mut thread,
-        started,
-        mask,
-        tid,
-    } = unsafe { arg.cast::<Start>().read() };
+    let Start { child: mut thread, started, mask, tid } = unsafe { arg.cast::<Start>().read() };
     thread.adopt();
     started(&mut thread);
     let id = thread.tid as u32;
@@ -187,12 +169,7 @@ extern "C" fn host_thread(arg: *mut libc::c_void) -> *mut libc::c_void {
     // the kernel reports or ignores: a private futex wake has no effect but to wake.
     unsafe {
         (*tid).store(id, Ordering::Release);
-        libc::syscall(
-            libc::SYS_futex,
-            tid,
-            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1,
-        );
+        libc::syscall(libc::SYS_futex, tid, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
     }
     signals_set(&mask);
     thread.run();
@@ -220,13 +197,7 @@ fn exit_host_thread(code: i32) -> ! {
 fn futex(word: &AtomicU32, op: i32, value: u32) {
     // SAFETY: `word` is valid; no timeout is passed.
     unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word,
-            op | libc::FUTEX_PRIVATE_FLAG,
-            value,
-            std::ptr::null::<libc::timespec>(),
-        )
+        libc::syscall(libc::SYS_futex, word, op | libc::FUTEX_PRIVATE_FLAG, value, std::ptr::null::<libc::timespec>())
     };
 }
 

@@ -101,22 +101,14 @@ pub fn read_some(addr: u64, buf: &mut [u8]) -> usize {
 
 /// Copies from the guest, all or [`BadAddress`].
 pub fn read(addr: u64, buf: &mut [u8]) -> Result<(), BadAddress> {
-    if read_some(addr, buf) == buf.len() {
-        Ok(())
-    } else {
-        Err(BadAddress(addr))
-    }
+    if read_some(addr, buf) == buf.len() { Ok(()) } else { Err(BadAddress(addr)) }
 }
 
 /// Copies to the guest, all or [`BadAddress`]; on an error a part may have been written.
 pub fn write(addr: u64, buf: &[u8]) -> Result<(), BadAddress> {
     // SAFETY: only guest addresses are passed; a fault leaves through `resume`.
     let left = unsafe { xrun_guest_write(addr as *mut u8, buf.as_ptr(), buf.len()) };
-    if left == 0 {
-        Ok(())
-    } else {
-        Err(BadAddress(addr))
-    }
+    if left == 0 { Ok(()) } else { Err(BadAddress(addr)) }
 }
 
 /// Reads a plain value.

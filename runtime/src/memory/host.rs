@@ -8,9 +8,7 @@ pub const PAGE: u64 = 4096;
 pub const MAP_FIXED_NOREPLACE: i32 = 0x10_0000;
 
 fn errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EINVAL)
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
 }
 
 fn check(r: i32) -> Result<(), Errno> {
@@ -22,32 +20,14 @@ pub fn mmap(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> Re
     // SAFETY: the address comes from the guest's address space or, with NOREPLACE, names memory nobody uses; Rust
     // objects are never mapped over because `memory` refuses MAP_FIXED outside its own map.
     let p = unsafe { libc::mmap(addr as *mut _, len as usize, prot, flags, fd, off as i64) };
-    if p == libc::MAP_FAILED {
-        Err(errno())
-    } else {
-        Ok(p as u64)
-    }
+    if p == libc::MAP_FAILED { Err(errno()) } else { Ok(p as u64) }
 }
 
 /// Maps exactly at `addr`, never over anything. EEXIST when something is there.
 ///
 /// Kernels before 4.17 take NOREPLACE for a hint; a mapping that landed elsewhere is taken back.
-pub fn mmap_exactly(
-    addr: u64,
-    len: u64,
-    prot: i32,
-    flags: i32,
-    fd: i32,
-    off: u64,
-) -> Result<(), Errno> {
-    let got = mmap(
-        addr,
-        len,
-        prot,
-        flags & !libc::MAP_FIXED | MAP_FIXED_NOREPLACE,
-        fd,
-        off,
-    )?;
+pub fn mmap_exactly(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> Result<(), Errno> {
+    let got = mmap(addr, len, prot, flags & !libc::MAP_FIXED | MAP_FIXED_NOREPLACE, fd, off)?;
     if got != addr {
         munmap(got, len)?;
         return Err(libc::EEXIST);
@@ -72,31 +52,15 @@ pub fn madvise(addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
 
 pub fn mremap(old: u64, old_len: u64, new_len: u64, flags: i32, new: u64) -> Result<u64, Errno> {
     // SAFETY: as for `munmap`; with MREMAP_FIXED the target was reserved by the caller.
-    let p = unsafe {
-        libc::mremap(
-            old as *mut _,
-            old_len as usize,
-            new_len as usize,
-            flags,
-            new as *mut libc::c_void,
-        )
-    };
-    if p == libc::MAP_FAILED {
-        Err(errno())
-    } else {
-        Ok(p as u64)
-    }
+    let p = unsafe { libc::mremap(old as *mut _, old_len as usize, new_len as usize, flags, new as *mut libc::c_void) };
+    if p == libc::MAP_FAILED { Err(errno()) } else { Ok(p as u64) }
 }
 
 /// shmat(2) over a range the caller has reserved.
 pub fn shmat_over(id: i32, addr: u64, flags: i32) -> Result<(), Errno> {
     // SAFETY: the caller mapped the range and gives it up to the segment.
     let p = unsafe { libc::shmat(id, addr as *const _, flags | libc::SHM_REMAP) };
-    if p as isize == -1 {
-        Err(errno())
-    } else {
-        Ok(())
-    }
+    if p as isize == -1 { Err(errno()) } else { Ok(()) }
 }
 
 pub fn shmdt(addr: u64) -> Result<(), Errno> {
@@ -134,8 +98,7 @@ pub fn on_noexec_mount(fd: i32) -> bool {
 /// Whether nothing is mapped in `start..end`. Anything the kernel refuses counts as taken.
 pub fn is_free(start: u64, end: u64) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    mmap_exactly(start, end - start, libc::PROT_NONE, flags, -1, 0).is_ok()
-        && munmap(start, end - start).is_ok()
+    mmap_exactly(start, end - start, libc::PROT_NONE, flags, -1, 0).is_ok() && munmap(start, end - start).is_ok()
 }
 
 /// The page size the host kernel uses, in bytes.

@@ -34,15 +34,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
     let _rights = field();
     let offset = u64::from_str_radix(field(), 16).ok()?;
     let (dev, inode) = (field(), field());
-    Some(Line {
-        range,
-        prot: Prot::empty(),
-        shared: false,
-        offset,
-        dev,
-        inode,
-        name: rest.trim_start(),
-    })
+    Some(Line { range, prot: Prot::empty(), shared: false, offset, dev, inode, name: rest.trim_start() })
 }
 
 /// The text for the guest's /proc/self/maps.
@@ -57,10 +49,7 @@ fn render(host: &str, vmas: &[(Range<u64>, Vma)]) -> String {
     let mut out: Vec<Line> = Vec::new();
     for (range, vma) in vmas {
         let mut at = range.start;
-        for h in host
-            .iter()
-            .filter(|h| h.range.start < range.end && h.range.end > range.start)
-        {
+        for h in host.iter().filter(|h| h.range.start < range.end && h.range.end > range.start) {
             let r = h.range.start.max(at)..h.range.end.min(range.end);
             if r.start > at {
                 add(&mut out, anonymous(at..r.start, vma));
@@ -68,21 +57,8 @@ fn render(host: &str, vmas: &[(Range<u64>, Vma)]) -> String {
             at = r.end;
             let named = name(vma).unwrap_or(h.name);
             let of_file = h.inode != "0";
-            let offset = if of_file {
-                h.offset + (r.start - h.range.start)
-            } else {
-                0
-            };
-            add(
-                &mut out,
-                Line {
-                    offset,
-                    dev: h.dev,
-                    inode: h.inode,
-                    name: named,
-                    ..anonymous(r, vma)
-                },
-            );
+            let offset = if of_file { h.offset + (r.start - h.range.start) } else { 0 };
+            add(&mut out, Line { offset, dev: h.dev, inode: h.inode, name: named, ..anonymous(r, vma) });
         }
         if at < range.end {
             add(&mut out, anonymous(at..range.end, vma));
@@ -104,11 +80,7 @@ fn render(host: &str, vmas: &[(Range<u64>, Vma)]) -> String {
             l.inode
         );
         // The name starts in column 74 (fs/proc/task_mmu.c: show_map_vma, seq_pad).
-        let _ = if l.name.is_empty() {
-            writeln!(text, "{head}")
-        } else {
-            writeln!(text, "{head:<73}{}", l.name)
-        };
+        let _ = if l.name.is_empty() { writeln!(text, "{head}") } else { writeln!(text, "{head:<73}{}", l.name) };
     }
     text
 }
@@ -142,8 +114,7 @@ fn add<'a>(out: &mut Vec<Line<'a>>, l: Line<'a>) {
         let continues = l.inode == "0" || p.offset + (p.range.end - p.range.start) == l.offset;
         if p.range.end == l.range.start
             && continues
-            && (p.prot, p.shared, p.dev, p.inode, p.name)
-                == (l.prot, l.shared, l.dev, l.inode, l.name)
+            && (p.prot, p.shared, p.dev, p.inode, p.name) == (l.prot, l.shared, l.dev, l.inode, l.name)
         {
             p.range.end = l.range.end;
             return;
@@ -158,17 +129,8 @@ mod tests {
 
     #[test]
     fn joins_and_renames() {
-        let rx = Vma {
-            kind: Kind::File,
-            ..Vma::anon(Prot::READ | Prot::EXEC, Kind::File)
-        };
-        let vmas = [
-            (0x400000..0x403000, rx),
-            (
-                0x600000..0x602000,
-                Vma::anon(Prot::READ | Prot::WRITE, Kind::Heap),
-            ),
-        ];
+        let rx = Vma { kind: Kind::File, ..Vma::anon(Prot::READ | Prot::EXEC, Kind::File) };
+        let vmas = [(0x400000..0x403000, rx), (0x600000..0x602000, Vma::anon(Prot::READ | Prot::WRITE, Kind::Heap))];
         let host = "00400000-00401000 r--p 00001000 08:01 77                         /bin/x y\n\
                     00401000-00403000 r--p 00002000 08:01 77                         /bin/x y\n\
                     00500000-00501000 r--p 00000000 00:00 0 \n\
@@ -195,10 +157,7 @@ mod tests {
             prot.set(Prot::READ, rights[0] == b'r');
             prot.set(Prot::WRITE, rights[1] == b'w');
             prot.set(Prot::EXEC, rights[2] == b'x');
-            let vma = Vma {
-                shared: rights[3] == b's',
-                ..Vma::anon(prot, Kind::File)
-            };
+            let vma = Vma { shared: rights[3] == b's', ..Vma::anon(prot, Kind::File) };
             vmas.push((l.range, vma));
         }
         let text = render(&host, &vmas);

@@ -111,9 +111,7 @@ pub fn mprotect(addr: u64, len: u64, prot: i32) -> i64 {
 
 /// mremap(2) of the guest; `new` counts with MREMAP_FIXED only.
 pub fn mremap(old: u64, old_len: u64, new_len: u64, flags: i32, new: u64) -> i64 {
-    returned(change(|s, fx| {
-        s.mremap(fx, old, old_len, new_len, flags, new)
-    }))
+    returned(change(|s, fx| s.mremap(fx, old, old_len, new_len, flags, new)))
 }
 
 /// brk(2) as the kernel has it: the break after the call, moved or not.
@@ -221,8 +219,7 @@ static RACED: AtomicU64 = AtomicU64::new(0);
 /// Two threads can fault on one page at once, and the second finds it already writable: it is told to try again, but
 /// not for ever.
 fn raced(addr: u64) -> bool {
-    prot_at(addr).is_some_and(|p| p.contains(Prot::WRITE))
-        && RACED.fetch_add(1, Ordering::Relaxed) < 256
+    prot_at(addr).is_some_and(|p| p.contains(Prot::WRITE)) && RACED.fetch_add(1, Ordering::Relaxed) < 256
 }
 
 /// Gives the kernel write access to all of `range` (`0..u64::MAX` for everything), after it said EFAULT. True when

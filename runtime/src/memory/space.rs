@@ -79,21 +79,16 @@ impl Space {
     /// Where something overlapping `r` starts that must be avoided: the lowest such start.
     fn obstacle(&self, r: Range<u64>) -> Option<u64> {
         let guarded = r.end.saturating_add(STACK_GUARD);
-        let vma = self
-            .vmas
-            .below(r.start)
-            .filter(|(v, _)| v.end > r.start)
-            .map(|(v, _)| v.start)
-            .or_else(|| {
-                let (v, vma) = self.vmas.above(r.start.wrapping_sub(1))?;
-                if v.start < r.end {
-                    Some(v.start)
-                } else if vma.kind == Kind::GrowsDown && v.start < guarded {
-                    Some(v.start.saturating_sub(STACK_GUARD))
-                } else {
-                    None
-                }
-            });
+        let vma = self.vmas.below(r.start).filter(|(v, _)| v.end > r.start).map(|(v, _)| v.start).or_else(|| {
+            let (v, vma) = self.vmas.above(r.start.wrapping_sub(1))?;
+            if v.start < r.end {
+                Some(v.start)
+            } else if vma.kind == Kind::GrowsDown && v.start < guarded {
+                Some(v.start.saturating_sub(STACK_GUARD))
+            } else {
+                None
+            }
+        });
         let foreign = self
             .foreign
             .range(..=r.start)
@@ -180,11 +175,7 @@ impl Space {
         let (mut lo, mut hi) = (r.start, r.end);
         while hi - lo > PAGE {
             let mid = page_of(lo + (hi - lo) / 2);
-            if host::is_free(mid, r.end) {
-                hi = mid
-            } else {
-                lo = mid
-            }
+            if host::is_free(mid, r.end) { hi = mid } else { lo = mid }
         }
         // Page `lo` is taken. Walk down in doubling steps while single pages are; holes skipped this way are only not used.
         let mut bottom = lo;
@@ -196,11 +187,7 @@ impl Space {
         let mut free_below = bottom.saturating_sub(step);
         while bottom - free_below > PAGE {
             let mid = page_of(free_below + (bottom - free_below) / 2);
-            if host::is_free(mid, mid + PAGE) {
-                free_below = mid
-            } else {
-                bottom = mid
-            }
+            if host::is_free(mid, mid + PAGE) { free_below = mid } else { bottom = mid }
         }
         let end = hi;
         self.foreign.retain(|&s, &mut e| e < bottom || s > end);
@@ -213,9 +200,7 @@ impl Space {
         let gaps = self.vmas.gaps(r);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         for (i, g) in gaps.iter().enumerate() {
-            if let Err(e) =
-                host::mmap_exactly(g.start, g.end - g.start, libc::PROT_NONE, flags, -1, 0)
-            {
+            if let Err(e) = host::mmap_exactly(g.start, g.end - g.start, libc::PROT_NONE, flags, -1, 0) {
                 for g in &gaps[..i] {
                     let _ = host::munmap(g.start, g.end - g.start);
                 }
@@ -249,9 +234,7 @@ impl Space {
         if len == 0 || off % PAGE != 0 {
             return Err(libc::EINVAL);
         }
-        let len = page_up(len)
-            .filter(|&l| l <= self.end)
-            .ok_or(libc::ENOMEM)?;
+        let len = page_up(len).filter(|&l| l <= self.end).ok_or(libc::ENOMEM)?;
         if off.checked_add(len).is_none() {
             return Err(libc::EOVERFLOW);
         }
@@ -276,28 +259,17 @@ impl Space {
                 (true, false) => Kind::Anon,
                 (false, _) => Kind::File,
             },
-            file: if shared && !anon {
-                Some(host::identity(fd)?)
-            } else {
-                None
-            },
+            file: if shared && !anon { Some(host::identity(fd)?) } else { None },
             offset: if shared && !anon { off } else { 0 },
         };
         // Growth is done here (`grow`), so that the map always knows it.
-        let kept = flags
-            & !(MAP_32BIT
-                | MAP_ABOVE4G
-                | libc::MAP_GROWSDOWN
-                | libc::MAP_FIXED
-                | host::MAP_FIXED_NOREPLACE);
+        let kept =
+            flags & !(MAP_32BIT | MAP_ABOVE4G | libc::MAP_GROWSDOWN | libc::MAP_FIXED | host::MAP_FIXED_NOREPLACE);
         let at = if flags & (libc::MAP_FIXED | host::MAP_FIXED_NOREPLACE) != 0 {
             if addr % PAGE != 0 {
                 return Err(libc::EINVAL);
             }
-            let end = addr
-                .checked_add(len)
-                .filter(|&e| e <= self.end)
-                .ok_or(libc::ENOMEM)?;
+            let end = addr.checked_add(len).filter(|&e| e <= self.end).ok_or(libc::ENOMEM)?;
             if flags & host::MAP_FIXED_NOREPLACE != 0 {
                 if !self.vmas.is_free(addr..end) {
                     return Err(libc::EEXIST);
@@ -305,8 +277,7 @@ impl Space {
                 host::mmap_exactly(addr, len, prot.host(), kept, fd, off)?;
             } else {
                 let claimed = self.claim(addr..end)?;
-                if let Err(e) = host::mmap(addr, len, prot.host(), kept | libc::MAP_FIXED, fd, off)
-                {
+                if let Err(e) = host::mmap(addr, len, prot.host(), kept | libc::MAP_FIXED, fd, off) {
                     for g in claimed {
                         let _ = host::munmap(g.start, g.end - g.start);
                     }
@@ -332,10 +303,7 @@ impl Space {
     }
 
     pub fn munmap(&mut self, fx: &mut Effects, addr: u64, len: u64) -> Result<(), Errno> {
-        let r = self
-            .user_range(addr, len)
-            .filter(|r| !r.is_empty())
-            .ok_or(libc::EINVAL)?;
+        let r = self.user_range(addr, len).filter(|r| !r.is_empty()).ok_or(libc::EINVAL)?;
         for (part, _) in self.vmas.parts(r.clone()) {
             host::munmap(part.start, part.end - part.start)?;
             self.vmas.remove(part);
@@ -344,13 +312,7 @@ impl Space {
         Ok(())
     }
 
-    pub fn mprotect(
-        &mut self,
-        fx: &mut Effects,
-        addr: u64,
-        len: u64,
-        prot: i32,
-    ) -> Result<(), Errno> {
+    pub fn mprotect(&mut self, fx: &mut Effects, addr: u64, len: u64, prot: i32) -> Result<(), Errno> {
         const GROWS: i32 = libc::PROT_GROWSDOWN | libc::PROT_GROWSUP;
         // PROT_SEM (8) is accepted and means nothing.
         if prot & !(7 | 8 | GROWS) != 0 || prot & GROWS == GROWS {
@@ -389,11 +351,7 @@ impl Space {
             at = part.end;
         }
         self.vmas.update(r.start..at, |v| v.prot = prot);
-        if at == r.end {
-            Ok(())
-        } else {
-            Err(libc::ENOMEM)
-        }
+        if at == r.end { Ok(()) } else { Err(libc::ENOMEM) }
     }
 
     pub fn mremap(
@@ -474,9 +432,8 @@ impl Space {
             return Err(libc::ENOMEM);
         }
         let none = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let to = self.place(0, new_len, PAGE, false, &mut |at| {
-            host::mmap_exactly(at, new_len, libc::PROT_NONE, none, -1, 0)
-        })?;
+        let to = self
+            .place(0, new_len, PAGE, false, &mut |at| host::mmap_exactly(at, new_len, libc::PROT_NONE, none, -1, 0))?;
         if let Err(e) = host::mremap(old, old_len, new_len, flags | libc::MREMAP_FIXED, to) {
             let _ = host::munmap(to, new_len);
             return Err(e);
@@ -517,21 +474,13 @@ impl Space {
         to
     }
 
-    pub fn madvise(
-        &mut self,
-        fx: &mut Effects,
-        addr: u64,
-        len: u64,
-        advice: i32,
-    ) -> Result<(), Errno> {
+    pub fn madvise(&mut self, fx: &mut Effects, addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
         if addr % PAGE != 0 {
             return Err(libc::EINVAL);
         }
         let r = self.user_range(addr, len).ok_or(libc::EINVAL)?;
-        let replaces = matches!(
-            advice,
-            libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED
-        );
+        let replaces =
+            matches!(advice, libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED);
         if replaces {
             self.release(r.clone(), fx);
         }
@@ -542,43 +491,24 @@ impl Space {
         for (part, _) in self.vmas.parts(r.clone()) {
             host::madvise(part.start, part.end - part.start, advice)?;
         }
-        if self.vmas.covers(r) {
-            Ok(())
-        } else {
-            Err(libc::ENOMEM)
-        }
+        if self.vmas.covers(r) { Ok(()) } else { Err(libc::ENOMEM) }
     }
 
-    pub fn shmat(
-        &mut self,
-        fx: &mut Effects,
-        id: i32,
-        addr: u64,
-        flags: i32,
-    ) -> Result<u64, Errno> {
+    pub fn shmat(&mut self, fx: &mut Effects, id: i32, addr: u64, flags: i32) -> Result<u64, Errno> {
         let size = page_up(host::shm_size(id)?).ok_or(libc::EINVAL)?;
         let mut prot = Prot::READ;
         prot.set(Prot::WRITE, flags & libc::SHM_RDONLY == 0);
         prot.set(Prot::EXEC, flags & libc::SHM_EXEC != 0);
-        let vma = Vma {
-            shared: true,
-            ..Vma::anon(prot, Kind::Shm((size / PAGE) as u32))
-        };
+        let vma = Vma { shared: true, ..Vma::anon(prot, Kind::Shm((size / PAGE) as u32)) };
         let none = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let host_flags = flags & !(libc::SHM_EXEC | libc::SHM_RND);
         let at = if addr == 0 {
             if flags & libc::SHM_REMAP != 0 {
                 return Err(libc::EINVAL);
             }
-            self.place(0, size, PAGE, false, &mut |at| {
-                host::mmap_exactly(at, size, libc::PROT_NONE, none, -1, 0)
-            })?
+            self.place(0, size, PAGE, false, &mut |at| host::mmap_exactly(at, size, libc::PROT_NONE, none, -1, 0))?
         } else {
-            let at = if flags & libc::SHM_RND != 0 {
-                page_of(addr)
-            } else {
-                addr
-            };
+            let at = if flags & libc::SHM_RND != 0 { page_of(addr) } else { addr };
             if at % PAGE != 0 {
                 return Err(libc::EINVAL);
             }
@@ -601,11 +531,7 @@ impl Space {
     }
 
     pub fn shmdt(&mut self, fx: &mut Effects, addr: u64) -> Result<(), Errno> {
-        let (r, vma) = self
-            .vmas
-            .at(addr)
-            .filter(|(r, _)| r.start == addr)
-            .ok_or(libc::EINVAL)?;
+        let (r, vma) = self.vmas.at(addr).filter(|(r, _)| r.start == addr).ok_or(libc::EINVAL)?;
         let Kind::Shm(pages) = vma.kind else {
             return Err(libc::EINVAL);
         };
@@ -664,11 +590,7 @@ impl Space {
     pub fn release_writable(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
         let mut any = false;
         for p in self.code_in(r) {
-            if self
-                .vmas
-                .at(p)
-                .is_some_and(|(_, v)| v.prot.contains(Prot::WRITE))
-            {
+            if self.vmas.at(p).is_some_and(|(_, v)| v.prot.contains(Prot::WRITE)) {
                 any |= self.release(p..p + PAGE, fx);
             }
         }

@@ -11,25 +11,11 @@ const RWX: i32 = RW | libc::PROT_EXEC;
 fn space(n: u64) -> (Space, u64) {
     access::catch_faults_in_tests();
     let base = 0x1000_0000_0000 + n * 0x1_0000_0000;
-    (
-        Space {
-            mmap_base: base,
-            ..Space::new()
-        },
-        base,
-    )
+    (Space { mmap_base: base, ..Space::new() }, base)
 }
 
 fn map(s: &mut Space, addr: u64, len: u64, prot: i32, flags: i32) -> Result<u64, Errno> {
-    s.mmap(
-        &mut Effects::default(),
-        addr,
-        len,
-        prot,
-        ANON | flags,
-        -1,
-        0,
-    )
+    s.mmap(&mut Effects::default(), addr, len, prot, ANON | flags, -1, 0)
 }
 
 #[test]
@@ -40,16 +26,10 @@ fn top_down_and_hints() {
     assert_eq!(map(&mut s, base - 0x10000, PAGE, RW, 0), Ok(base - 0x10000));
     // A taken hint is only a hint.
     assert_eq!(map(&mut s, base - 0x3000, PAGE, RW, 0), Ok(base - 0x5000));
-    assert_eq!(
-        map(&mut s, base - 0x3000, PAGE, RW, host::MAP_FIXED_NOREPLACE),
-        Err(libc::EEXIST)
-    );
+    assert_eq!(map(&mut s, base - 0x3000, PAGE, RW, host::MAP_FIXED_NOREPLACE), Err(libc::EEXIST));
     assert_eq!(map(&mut s, 1, PAGE, RW, libc::MAP_FIXED), Err(libc::EINVAL));
     assert_eq!(map(&mut s, 0, 0, RW, 0), Err(libc::EINVAL));
-    assert_eq!(
-        map(&mut s, TASK_SIZE, PAGE, RW, libc::MAP_FIXED),
-        Err(libc::ENOMEM)
-    );
+    assert_eq!(map(&mut s, TASK_SIZE, PAGE, RW, libc::MAP_FIXED), Err(libc::ENOMEM));
     let low = map(&mut s, 0, PAGE, RW, MAP_32BIT).expect("room below 2 GiB");
     assert!(LOW_WINDOW.contains(&low));
 }
@@ -62,18 +42,9 @@ fn foreign_memory_is_never_hit() {
     assert_eq!(access::write(base - 0x8000, b"mine"), Ok(()));
     assert_eq!(map(&mut s, 0, 0x6000, RW, 0), Ok(base - 0x8000 - 0x6000));
     assert_eq!(map(&mut s, 0, 0x4000, RW, 0), Ok(base - 0x4000));
-    assert_eq!(
-        map(&mut s, base - 0x9000, 0x3000, RW, libc::MAP_FIXED),
-        Err(libc::ENOMEM)
-    );
-    assert_eq!(
-        s.munmap(&mut Effects::default(), base - 0x8000, 0x4000),
-        Ok(())
-    );
-    assert_eq!(
-        s.mprotect(&mut Effects::default(), base - 0x8000, PAGE, 0),
-        Err(libc::ENOMEM)
-    );
+    assert_eq!(map(&mut s, base - 0x9000, 0x3000, RW, libc::MAP_FIXED), Err(libc::ENOMEM));
+    assert_eq!(s.munmap(&mut Effects::default(), base - 0x8000, 0x4000), Ok(()));
+    assert_eq!(s.mprotect(&mut Effects::default(), base - 0x8000, PAGE, 0), Err(libc::ENOMEM));
     let mut b = [0; 4];
     assert_eq!(access::read(base - 0x8000, &mut b), Ok(()));
     assert_eq!(&b, b"mine");
@@ -84,16 +55,11 @@ fn foreign_memory_is_never_hit() {
 fn growing_and_moving() {
     let (mut s, base) = space(2);
     let mut fx = Effects::default();
-    assert_eq!(
-        map(&mut s, base, PAGE, libc::PROT_READ, libc::MAP_FIXED),
-        Ok(base)
-    );
+    assert_eq!(map(&mut s, base, PAGE, libc::PROT_READ, libc::MAP_FIXED), Ok(base));
     let a = map(&mut s, 0, 0x2000, RW, 0).expect("maps");
     access::write(a, b"hello").expect("mapped");
     // No room above: moves.
-    let b = s
-        .mremap(&mut fx, a, 0x2000, 0x4000, libc::MREMAP_MAYMOVE, 0)
-        .expect("moves");
+    let b = s.mremap(&mut fx, a, 0x2000, 0x4000, libc::MREMAP_MAYMOVE, 0).expect("moves");
     assert_eq!(b, base - 0x6000);
     let mut w = [0; 5];
     access::read(b, &mut w).expect("moved");
@@ -101,15 +67,9 @@ fn growing_and_moving() {
     assert_eq!(access::read(a, &mut w), Err(access::BadAddress(a)));
     // Room above: grows in place.
     assert_eq!(s.mremap(&mut fx, b, 0x4000, 0x5000, 0, 0), Ok(b));
-    assert_eq!(
-        s.mremap(&mut fx, b, 0x5000, 0x8000, 0, 0),
-        Err(libc::ENOMEM)
-    );
+    assert_eq!(s.mremap(&mut fx, b, 0x5000, 0x8000, 0, 0), Err(libc::ENOMEM));
     assert_eq!(s.mremap(&mut fx, b, 0x5000, 0x1000, 0, 0), Ok(b));
-    assert_eq!(
-        s.mremap(&mut fx, b, 0x2000, 0x3000, 0, 0),
-        Err(libc::EFAULT)
-    );
+    assert_eq!(s.mremap(&mut fx, b, 0x2000, 0x3000, 0, 0), Err(libc::EFAULT));
     let to = base - 0x20000;
     let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     assert_eq!(s.mremap(&mut fx, b, 0x1000, 0x2000, fixed, to), Ok(to));
@@ -131,14 +91,10 @@ fn code_pages_are_watched() {
     assert_eq!(fx.stale, [a + PAGE..a + 2 * PAGE]);
     assert!(!s.fault(a + PAGE + 5, &mut fx));
     for (i, change) in [
-        (|s: &mut Space, fx: &mut Effects, a| s.munmap(fx, a, PAGE))
-            as fn(&mut Space, &mut Effects, u64) -> _,
+        (|s: &mut Space, fx: &mut Effects, a| s.munmap(fx, a, PAGE)) as fn(&mut Space, &mut Effects, u64) -> _,
         |s, fx, a| s.mprotect(fx, a, PAGE, RW),
         |s, fx, a| s.madvise(fx, a, PAGE, libc::MADV_DONTNEED),
-        |s, fx, a| {
-            s.mmap(fx, a, PAGE, RWX, ANON | libc::MAP_FIXED, -1, 0)
-                .map(drop)
-        },
+        |s, fx, a| s.mmap(fx, a, PAGE, RWX, ANON | libc::MAP_FIXED, -1, 0).map(drop),
     ]
     .into_iter()
     .enumerate()
@@ -154,10 +110,7 @@ fn code_pages_are_watched() {
     let a = map(&mut s, 0, PAGE, RWX, 0).expect("maps");
     assert!(s.watch(a));
     let mut fx = Effects::default();
-    assert_eq!(
-        s.mprotect(&mut fx, a, PAGE, libc::PROT_READ | libc::PROT_EXEC),
-        Ok(())
-    );
+    assert_eq!(s.mprotect(&mut fx, a, PAGE, libc::PROT_READ | libc::PROT_EXEC), Ok(()));
     assert!(fx.stale.is_empty());
 }
 
@@ -166,9 +119,7 @@ fn shared_writable_memory_is_noticed() {
     let (mut s, _) = space(4);
     let mut fx = Effects::default();
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    let a = s
-        .mmap(&mut fx, 0, PAGE, libc::PROT_READ, shared, -1, 0)
-        .expect("maps");
+    let a = s.mmap(&mut fx, 0, PAGE, libc::PROT_READ, shared, -1, 0).expect("maps");
     assert!(!fx.shared);
     assert_eq!(s.mprotect(&mut fx, a, PAGE, RW), Ok(()));
     assert!(fx.shared);
@@ -186,10 +137,7 @@ fn the_break_moves_both_ways() {
     assert_eq!(s.set_brk(&mut fx, base + 0x1800), base + 0x1800);
     assert!(access::write(base + 0x1fff, b"x").is_ok());
     assert!(s.vmas.is_free(base + 0x2000..base + 0x6000));
-    assert_eq!(
-        map(&mut s, base + 0x3000, PAGE, RW, libc::MAP_FIXED),
-        Ok(base + 0x3000)
-    );
+    assert_eq!(map(&mut s, base + 0x3000, PAGE, RW, libc::MAP_FIXED), Ok(base + 0x3000));
     assert_eq!(s.set_brk(&mut fx, base + 0x5001), base + 0x1800);
 }
 

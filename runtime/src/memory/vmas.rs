@@ -58,25 +58,12 @@ pub struct Vma {
 
 impl Vma {
     pub fn anon(prot: Prot, kind: Kind) -> Vma {
-        Vma {
-            prot,
-            shared: false,
-            kind,
-            file: None,
-            offset: 0,
-        }
+        Vma { prot, shared: false, kind, file: None, offset: 0 }
     }
 
     /// The same mapping seen from `by` bytes further on.
     fn advanced(self, by: u64) -> Vma {
-        Vma {
-            offset: if self.file.is_some() {
-                self.offset + by
-            } else {
-                0
-            },
-            ..self
-        }
+        Vma { offset: if self.file.is_some() { self.offset + by } else { 0 }, ..self }
     }
 }
 
@@ -88,9 +75,7 @@ pub struct Vmas {
 
 impl Vmas {
     pub const fn new() -> Vmas {
-        Vmas {
-            map: BTreeMap::new(),
-        }
+        Vmas { map: BTreeMap::new() }
     }
 
     /// The mapping that contains `addr`.
@@ -118,11 +103,7 @@ impl Vmas {
 
     /// The parts of mappings that lie in `r`, lowest first, cut to it.
     pub fn parts(&self, r: Range<u64>) -> Vec<(Range<u64>, Vma)> {
-        let first = self
-            .map
-            .range(..=r.start)
-            .next_back()
-            .map_or(r.start, |(&s, _)| s);
+        let first = self.map.range(..=r.start).next_back().map_or(r.start, |(&s, _)| s);
         let mut out = Vec::new();
         if r.is_empty() {
             return out;
@@ -226,10 +207,7 @@ impl Vmas {
         let Some((&start, left)) = self.map.range_mut(..at).next_back() else {
             return;
         };
-        if left.0 == at
-            && left.1.advanced(at - start) == right
-            && !matches!(right.kind, Kind::Shm(_))
-        {
+        if left.0 == at && left.1.advanced(at - start) == right && !matches!(right.kind, Kind::Shm(_)) {
             left.0 = end;
             self.map.remove(&at);
         }
@@ -256,10 +234,7 @@ mod tests {
         m.update(0x2000..0x3000, |v| v.prot = rw.prot);
         assert_eq!(m.iter().count(), 1);
         m.remove(0x3000..0x4000);
-        assert_eq!(
-            m.gaps(0x0..0x7000),
-            [0..0x1000, 0x3000..0x4000, 0x6000..0x7000]
-        );
+        assert_eq!(m.gaps(0x0..0x7000), [0..0x1000, 0x3000..0x4000, 0x6000..0x7000]);
         assert!(m.is_free(0x3000..0x4000) && !m.is_free(0x2fff..0x3001));
         assert!(m.covers(0x1000..0x3000) && !m.covers(0x1000..0x3001));
     }
@@ -267,26 +242,11 @@ mod tests {
     #[test]
     fn file_offsets_follow_splits() {
         let mut m = Vmas::new();
-        let f = Vma {
-            prot: Prot::READ,
-            shared: true,
-            kind: Kind::File,
-            file: Some((1, 2)),
-            offset: 0x8000,
-        };
+        let f = Vma { prot: Prot::READ, shared: true, kind: Kind::File, file: Some((1, 2)), offset: 0x8000 };
         m.insert(0x10000..0x14000, f);
         m.remove(0x11000..0x12000);
-        assert_eq!(
-            m.at(0x12000).map(|(r, v)| (r, v.offset)),
-            Some((0x12000..0x14000, 0xa000))
-        );
-        m.insert(
-            0x11000..0x12000,
-            Vma {
-                offset: 0x9000,
-                ..f
-            },
-        );
+        assert_eq!(m.at(0x12000).map(|(r, v)| (r, v.offset)), Some((0x12000..0x14000, 0xa000)));
+        m.insert(0x11000..0x12000, Vma { offset: 0x9000, ..f });
         assert_eq!(m.iter().count(), 1);
         m.insert(0x11000..0x12000, Vma { offset: 0, ..f });
         assert_eq!(m.iter().count(), 3);
@@ -299,9 +259,7 @@ mod tests {
         let mut model = [None::<Prot>; 64];
         let mut seed = 1u64;
         let mut next = |n: u64| {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (seed >> 33) % n
         };
         for _ in 0..20_000 {
@@ -320,10 +278,7 @@ mod tests {
                 }
                 _ => {
                     m.update(r, |v| v.prot = p);
-                    model[a as usize..b as usize]
-                        .iter_mut()
-                        .flatten()
-                        .for_each(|x| *x = p);
+                    model[a as usize..b as usize].iter_mut().flatten().for_each(|x| *x = p);
                 }
             }
             for (i, want) in model.iter().enumerate() {
@@ -331,9 +286,7 @@ mod tests {
             }
             let all: Vec<_> = m.iter().collect();
             for w in all.windows(2) {
-                assert!(
-                    w[0].0.end < w[1].0.start || w[0].0.end == w[1].0.start && w[0].1 != w[1].1
-                );
+                assert!(w[0].0.end < w[1].0.start || w[0].0.end == w[1].0.start && w[0].1 != w[1].1);
             }
         }
     }

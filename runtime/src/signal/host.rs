@@ -36,9 +36,7 @@ pub struct HostSignals {
 
 impl std::fmt::Debug for HostSignals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostSignals")
-            .field("queued", &self.queued)
-            .finish_non_exhaustive()
+        f.debug_struct("HostSignals").field("queued", &self.queued).finish_non_exhaustive()
     }
 }
 
