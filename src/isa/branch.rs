@@ -1,6 +1,6 @@
 //! Control transfers: JMP, Jcc, CALL, RET (SDM vol. 2), and what a condition is on AArch64.
 
-use super::cx::{Cx, Ext, PF, pinned};
+use super::cx::{Cx, Ext, pinned};
 use super::{Decline, Lowered};
 use crate::emit::{Cond, Sz, X, ZR};
 use crate::rows;
@@ -85,8 +85,8 @@ pub fn test(cx: &mut Cx<'_>, cc: ConditionCode) -> Test {
         C::g => Cond::Gt,
         C::p | C::np => {
             // Fold the low byte's parity into bit 0.
-            let t = cx.tmp();
-            cx.m.eor_lsr(Sz::W, t, PF, PF, 4);
+            let (t, r) = (cx.tmp(), cx.pf_source());
+            cx.m.eor_lsr(Sz::W, t, r, r, 4);
             cx.m.eor_lsr(Sz::W, t, t, t, 2);
             cx.m.eor_lsr(Sz::W, t, t, t, 1);
             return Test::Parity(t, cc == C::p);

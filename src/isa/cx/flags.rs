@@ -1,0 +1,181 @@
+//! The static state of the flags along the walk: NZCV's form, where PF and AF can be computed from, and how each is brought to the form a reader needs.
+//! Must not know which instruction asks.
+
+use super::{AF, AfFrom, Cx, LINK, PF, Pa};
+use crate::emit::{Cond, Sz, X, ZR};
+use crate::guest::Flags;
+use xrun_runtime::abi;
+use xrun_runtime::engine::FlagForm;
+
+impl Cx<'_> {
+    /// Before an instruction overwrites a register that PF or AF still come from: saves what is needed.
+    pub(super) fn keep_pa(&mut self) {
+        let live = self.facts.live_in[self.at];
+        let Pa::Lazy { r, af } = self.flags.pa else {
+            return;
+        };
+        if !live.intersects(Flags::P | Flags::A) {
+            self.flags.pa = Pa::Stored;
+            return;
+        }
+        let written = crate::guest::written_gprs(&self.region.insts[self.at].i);
+        let hit = |x: X| written & (1 << x.0) != 0;
+        match af {
+            AfFrom::AddReg(b) | AfFrom::SubReg(b) if hit(r) || hit(b) => self.store_pa(live),
+            _ if hit(r) => {
+                self.m.mov(Sz::W, PF, r);
+                self.flags.pa = Pa::Lazy { r: PF, af };
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings PF and AF into their registers as far as `live` asks.
+    fn store_pa(&mut self, live: Flags) {
+        let Pa::Lazy { r, af } = self.flags.pa else {
+            return;
+        };
+        self.flags.pa = Pa::Stored;
+        if !live.intersects(Flags::P | Flags::A) {
+            return;
+        }
+        if r != PF {
+            self.m.mov(Sz::W, PF, r);
+        }
+        if !live.contains(Flags::A) {
+            return;
+        }
+        match af {
+            AfFrom::Stored => {}
+            AfFrom::Const(c) => self.m.movz(Sz::W, AF, u16::from(c), 0),
+            AfFrom::AddImm(k) => {
+                self.m.sub_imm(Sz::W, AF, PF, k as u32 & 0x1f);
+                self.flip_bits(k);
+            }
+            AfFrom::SubImm(k) => {
+                self.m.add_imm(Sz::W, AF, PF, k as u32 & 0x1f);
+                self.flip_bits(k);
+            }
+            AfFrom::AddReg(b) => {
+                self.m.sub(Sz::W, AF, PF, b);
+                self.m.eor(Sz::W, AF, AF, b);
+            }
+            AfFrom::SubReg(b) => {
+                self.m.add(Sz::W, AF, PF, b);
+                self.m.eor(Sz::W, AF, AF, b);
+            }
+        }
+    }
+
+    /// The register whose low byte's parity is PF. Not for the `FloatCompare` form.
+    pub fn pf_source(&self) -> X {
+        match self.flags.pa {
+            Pa::Stored => PF,
+            Pa::Lazy { r, .. } => r,
+        }
+    }
+
+    /// Only bit 4 of AF's source counts.
+    fn flip_bits(&mut self, k: u64) {
+        if k & 0x10 != 0 {
+            self.m.eor_imm(Sz::W, AF, AF, 0x10);
+        }
+    }
+
+    /// Says where PF and AF of this instruction come from: the result `r`, and `af`. Nothing is emitted unless they are live and `r` is
+    /// a scratch register. A register named in `af` must be a pinned one this instruction does not change.
+    pub fn set_pa(&mut self, r: X, af: AfFrom) {
+        let live = self.live();
+        self.flags.pa = Pa::Stored;
+        if !live.intersects(Flags::P | Flags::A) {
+            return;
+        }
+        let keep = abi::GPR.contains(&r.0) || r == PF;
+        if !keep {
+            self.m.mov(Sz::W, PF, r);
+        }
+        self.flags.pa = Pa::Lazy { r: if keep { r } else { PF }, af };
+    }
+
+    /// Flags this instruction writes that something may read afterwards.
+    pub fn live(&self) -> Flags {
+        self.facts.live_out[self.at] & self.region.insts[self.at].flags.writes
+    }
+
+    /// Flags live after this instruction, whoever wrote them.
+    pub fn live_out(&self) -> Flags {
+        self.facts.live_out[self.at]
+    }
+
+    pub fn form(&self) -> FlagForm {
+        self.flags.form
+    }
+
+    /// Declares how NZCV holds the guest's flags from here on.
+    pub fn set_form(&mut self, f: FlagForm) {
+        self.flags.form = f;
+    }
+
+    /// Inverts C: one word with FEAT_FlagM, else three.
+    fn flip_carry(&mut self) {
+        if self.host.flagm {
+            self.m.cfinv();
+        } else {
+            self.m.mrs_nzcv(LINK);
+            self.m.eor_imm(Sz::X, LINK, LINK, 1 << 29);
+            self.m.msr_nzcv(LINK);
+        }
+    }
+
+    /// Brings all flags to canonical form as far as `live` needs it: NZCV with C = CF, PF and AF in their registers.
+    pub fn canonical(&mut self, live: Flags) {
+        self.store_pa(live);
+        match self.flags.form {
+            FlagForm::Direct => {}
+            FlagForm::CarryInverted => {
+                if live.contains(Flags::C) {
+                    self.flip_carry();
+                }
+            }
+            FlagForm::FloatCompare => self.expand_float_compare(live, true),
+        }
+        self.flags.form = FlagForm::Direct;
+    }
+
+    /// Makes C hold CF (`inverted` false) or its inverse, for ADC, SBB and their like.
+    pub fn carry_as(&mut self, inverted: bool) {
+        let want = if inverted { FlagForm::CarryInverted } else { FlagForm::Direct };
+        if self.flags.form == FlagForm::FloatCompare {
+            self.expand_float_compare(Flags::all(), !inverted);
+        } else if self.flags.form != want {
+            self.flip_carry();
+        }
+        self.flags.form = want;
+    }
+
+    /// FCMP's flags to x86's: ZF = Z|V, CF = C clear or V, PF = V, SF = OF = AF = 0 (SDM vol. 2, UCOMISD; Arm ARM, FPCompare).
+    fn expand_float_compare(&mut self, live: Flags, direct: bool) {
+        if live.intersects(Flags::P | Flags::A) {
+            // Odd parity (1) when ordered: PF clear. AF = bit 4 of PF ^ AF = 0.
+            self.m.cset(PF, Cond::Vc);
+            self.m.mov(Sz::W, AF, PF);
+        }
+        if live.intersects(Flags::NZCV) {
+            if self.host.flagm2 {
+                self.m.axflag();
+                if direct && live.contains(Flags::C) {
+                    self.m.cfinv();
+                }
+            } else {
+                // less: N; equal: Z C; greater: C; unordered: C V.
+                self.m.csinc(Sz::W, LINK, ZR, ZR, Cond::Ne);
+                self.m.csinc(Sz::W, LINK, LINK, ZR, Cond::Vc);
+                self.m.lsl(Sz::W, LINK, LINK, 30);
+                let t = self.tmp();
+                self.m.cset(t, if direct { Cond::Lt } else { Cond::Ge });
+                self.m.orr_lsl(Sz::W, LINK, LINK, t, 29);
+                self.m.msr_nzcv(LINK);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Guest memory: effective addresses (SDM vol. 1, 3.7.5) and accesses in the order x86 allows. The only place that knows how an ordering is emitted.
+
+use super::{Cx, STATE, gpr};
+use crate::emit::int::{Dmb, fits_offset};
+use crate::emit::{Addr, Sz, V, X, ZR};
+use iced_x86::{Instruction, Register};
+use std::mem::offset_of;
+use xrun_runtime::engine::Ordering;
+use xrun_runtime::state::CpuState;
+
+impl Cx<'_> {
+    /// The address of the memory operand of `i`, in a form an access of `bytes` can use under the current ordering.
+    pub fn addr(&mut self, i: &Instruction, bytes: u32) -> Addr {
+        let disp = i.memory_displacement64() as i64;
+        let seg = i.segment_prefix();
+        let wide = i.memory_base().size() != 4 && i.memory_index().size() != 4;
+        let plain = self.ordering == Ordering::Plain;
+        if seg != Register::FS && seg != Register::GS && wide {
+            let base = gpr(i.memory_base()).map(|g| g.0);
+            let index = gpr(i.memory_index()).map(|g| g.0);
+            let scale = i.memory_index_scale().trailing_zeros();
+            match (base, index) {
+                (Some(b), None)
+                    if i.memory_base() != Register::RIP && fits_offset(bytes, disp) && (plain || disp == 0) =>
+                {
+                    return Addr::Off(b, disp as i32);
+                }
+                (Some(b), None) if !plain && self.host.lrcpc2 && (-256..256).contains(&disp) => {
+                    return Addr::Off(b, disp as i32);
+                }
+                (Some(b), Some(x)) if plain && disp == 0 && (scale == 0 || 1 << scale == bytes) => {
+                    return Addr::Idx(b, x, scale as u8);
+                }
+                (Some(b), Some(x)) if plain && fits_offset(bytes, disp) => {
+                    let t = self.tmp();
+                    self.m.add_lsl(Sz::X, t, b, x, scale);
+                    return Addr::Off(t, disp as i32);
+                }
+                _ => {}
+            }
+        }
+        Addr::Off(self.lea(i, true), 0)
+    }
+
+    /// The effective address of the memory operand in a register; with the segment base if `segment`. The register may be a pinned one: do not write it.
+    pub fn lea(&mut self, i: &Instruction, segment: bool) -> X {
+        let seg = match i.segment_prefix() {
+            Register::FS if segment => Some(offset_of!(CpuState, fs_base)),
+            Register::GS if segment => Some(offset_of!(CpuState, gs_base)),
+            _ => None,
+        };
+        let disp = i.memory_displacement64();
+        let narrow = i.memory_base().size() == 4 || i.memory_index().size() == 4;
+        let base = match i.memory_base() {
+            Register::RIP | Register::EIP => None,
+            r => gpr(r).map(|g| g.0),
+        };
+        let index = gpr(i.memory_index()).map(|g| g.0);
+        let scale = i.memory_index_scale().trailing_zeros();
+        let size = if narrow { Sz::W } else { Sz::X };
+        let mut cur = match (base, index) {
+            (Some(b), None) => Some(b),
+            (Some(b), Some(x)) => {
+                let t = self.tmp();
+                self.m.add_lsl(size, t, b, x, scale);
+                Some(t)
+            }
+            (None, Some(x)) if scale == 0 => Some(x),
+            (None, Some(x)) => {
+                let t = self.tmp();
+                self.m.lsl(size, t, x, scale);
+                Some(t)
+            }
+            (None, None) => None,
+        };
+        cur = match cur {
+            None => {
+                let t = self.tmp();
+                self.m.mov_imm(t, if narrow { disp & 0xffff_ffff } else { disp });
+                Some(t)
+            }
+            Some(c) if disp != 0 => {
+                let t = self.tmp();
+                self.add_const(size, t, c, disp as i64);
+                Some(t)
+            }
+            Some(c) if narrow && (base.is_none() || index.is_none()) => {
+                let t = self.tmp();
+                self.m.mov(Sz::W, t, c);
+                Some(t)
+            }
+            c => c,
+        };
+        let cur = cur.unwrap_or(ZR);
+        match seg {
+            Some(off) => {
+                let t = self.tmp();
+                self.m.ldr(8, t, Addr::Off(STATE, off as i32));
+                self.m.add(Sz::X, t, t, cur);
+                t
+            }
+            None => cur,
+        }
+    }
+
+    /// `d = n + v`; at most two words and one scratch.
+    pub fn add_const(&mut self, size: Sz, d: X, n: X, v: i64) {
+        let v = if size == Sz::W { i64::from(v as i32) } else { v };
+        if v == 0 {
+            if d != n {
+                self.m.mov(size, d, n);
+            }
+        } else if crate::emit::imm::fits_add(v as u64) {
+            self.m.add_imm(size, d, n, v as u32);
+        } else if crate::emit::imm::fits_add(v.unsigned_abs()) {
+            self.m.sub_imm(size, d, n, v.unsigned_abs() as u32);
+        } else {
+            let t = self.tmp();
+            self.m.mov_imm(t, v as u64);
+            self.m.add(size, d, n, t);
+        }
+    }
+
+    /// The address in one register, for ordered accesses, exclusives and atomics.
+    pub fn addr_reg(&mut self, at: Addr) -> X {
+        match at {
+            Addr::Off(n, 0) => n,
+            Addr::Off(n, off) => {
+                let t = self.tmp();
+                self.add_const(Sz::X, t, n, i64::from(off));
+                t
+            }
+            Addr::Idx(n, x, s) => {
+                let t = self.tmp();
+                self.m.add_lsl(Sz::X, t, n, x, u32::from(s));
+                t
+            }
+        }
+    }
+
+    /// A guest load of `bytes` (1, 2, 4, 8), zero-extended to 64 bits, ordered as x86 orders loads.
+    pub fn load(&mut self, bytes: u32, d: X, at: Addr) {
+        if self.ordering == Ordering::Plain {
+            return self.m.ldr(bytes, d, at);
+        }
+        if self.host.lrcpc2
+            && let Addr::Off(n, off) = at
+            && off != 0
+            && (-256..256).contains(&off)
+        {
+            return self.m.ldapur(bytes, d, n, off);
+        }
+        let n = self.addr_reg(at);
+        if self.host.lrcpc {
+            self.m.ldapr(bytes, d, n);
+        } else {
+            self.m.ldar(bytes, d, n);
+        }
+    }
+
+    /// As [`Cx::load`], sign-extended to `to`.
+    pub fn load_signed(&mut self, bytes: u32, to: Sz, d: X, at: Addr) {
+        if self.ordering == Ordering::Plain {
+            return self.m.ldrs(bytes, to, d, at);
+        }
+        self.load(bytes, d, at);
+        self.m.sbfx(to, d, d, 0, bytes * 8);
+    }
+
+    /// A guest store of the low `bytes` of `s`, ordered as x86 orders stores.
+    pub fn store(&mut self, bytes: u32, s: X, at: Addr) {
+        if self.ordering == Ordering::Plain {
+            return self.m.str(bytes, s, at);
+        }
+        if self.host.lrcpc2
+            && let Addr::Off(n, off) = at
+            && off != 0
+            && (-256..256).contains(&off)
+        {
+            return self.m.stlur(bytes, s, n, off);
+        }
+        let n = self.addr_reg(at);
+        self.m.stlr(bytes, s, n);
+    }
+
+    /// A guest vector load of `bytes` (4, 8, 16), rest of the register zero: a plain load and, when ordered, DMB ISHLD after it.
+    pub fn load_v(&mut self, bytes: u32, d: V, at: Addr) {
+        self.m.ldr_v(bytes, d, at);
+        if self.ordering == Ordering::Tso {
+            self.m.dmb(Dmb::Ishld);
+        }
+    }
+
+    /// A guest vector store: when ordered, DMB ISHST before it.
+    pub fn store_v(&mut self, bytes: u32, s: V, at: Addr) {
+        if self.ordering == Ordering::Tso {
+            self.m.dmb(Dmb::Ishst);
+        }
+        self.m.str_v(bytes, s, at);
+    }
+}

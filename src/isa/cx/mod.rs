@@ -1,0 +1,324 @@
+//! The lowering context: what a row's function works with. Operand fetch and write-back, partial-register merges, addresses and memory
+//! ordering, the static form of the flags, exits: each is done once, here or in a child module, so that a row says only what is particular to its instruction.
+
+mod flags;
+mod flow;
+mod mem;
+
+use super::Decline;
+use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
+use crate::facts::Facts;
+use crate::guest::Region;
+use crate::host::HostFeatures;
+use flow::Cold;
+use iced_x86::{Instruction, OpKind, Register};
+use xrun_runtime::abi;
+use xrun_runtime::engine::{Entry, Exit, FlagForm, Mark, Ordering};
+
+/// Pointer to `CpuState`.
+pub const STATE: X = X(abi::STATE);
+/// PF source: PF is the even parity of its low byte.
+pub const PF: X = X(abi::PF);
+/// AF source: AF is bit 4 of it xor [`PF`].
+pub const AF: X = X(abi::AF);
+/// The link register, free as one more scratch outside calls.
+pub const LINK: X = X(abi::LINK);
+const SHADOW: X = X(abi::SHADOW);
+
+/// What the bits above an 8- or 16-bit operand hold when it is fetched (up to bit 31; 32- and 64-bit operands are used through
+/// W or X registers and need none of it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ext {
+    Any,
+    Zero,
+    Sign,
+}
+
+/// Where an operand lives, with its address computed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A guest general register or part of one: host register, lowest bit, size in bytes.
+    Reg {
+        x: X,
+        lsb: u32,
+        bytes: u32,
+    },
+    Mem {
+        at: Addr,
+        bytes: u32,
+    },
+    Imm {
+        value: u64,
+        bytes: u32,
+    },
+}
+
+impl Place {
+    pub fn bytes(self) -> u32 {
+        match self {
+            Place::Reg { bytes, .. } | Place::Mem { bytes, .. } | Place::Imm { bytes, .. } => bytes,
+        }
+    }
+
+    pub fn is_mem(self) -> bool {
+        matches!(self, Place::Mem { .. })
+    }
+}
+
+/// Where AF comes from, given the result `r` PF comes from: AF = bit 4 of `a ^ b ^ r`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfFrom {
+    /// `a ^ b` is this constant: logic operations (undefined, here 0), `a` added to itself.
+    Const(u8),
+    /// `r = a + b`.
+    AddImm(u64),
+    AddReg(X),
+    /// `r = a - b`.
+    SubImm(u64),
+    SubReg(X),
+    /// `a ^ b` has been put into [`AF`] already.
+    Stored,
+}
+
+/// Where PF and AF are. Most results are never asked for either, so they are left where the instruction put its result until that register is
+/// about to change or an edge needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pa {
+    /// In [`PF`] and [`AF`].
+    Stored,
+    Lazy {
+        r: X,
+        af: AfFrom,
+    },
+}
+
+/// The static state of the flags at a point of the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FlagState {
+    form: FlagForm,
+    pa: Pa,
+}
+
+const CANONICAL: FlagState = FlagState { form: FlagForm::Direct, pa: Pa::Stored };
+
+/// See the file's head.
+pub struct Cx<'a> {
+    pub m: Masm,
+    pub region: &'a Region,
+    pub facts: &'a Facts,
+    pub host: HostFeatures,
+    pub ordering: Ordering,
+    /// Index of the instruction being lowered.
+    pub at: usize,
+    flags: FlagState,
+    labels: Vec<Option<Label>>,
+    cold: Vec<Cold<'a>>,
+    pub(crate) exits: Vec<Exit>,
+    pub(crate) inside: Vec<(usize, Label)>,
+    pub(crate) landings: Vec<Entry>,
+    pub(crate) marks: Vec<Mark>,
+    tmp: u8,
+    vtmp: u8,
+}
+
+/// Size class of an operand of `bytes`: X for 8, else W.
+pub fn sz(bytes: u32) -> Sz {
+    if bytes == 8 { Sz::X } else { Sz::W }
+}
+
+/// The host register of a guest register, its lowest bit there and its size in bytes. `None` for anything but general registers.
+pub fn gpr(r: Register) -> Option<(X, u32, u32)> {
+    if !r.is_gpr() {
+        return None;
+    }
+    let high = matches!(r, Register::AH | Register::BH | Register::CH | Register::DH);
+    let n = r.full_register().number();
+    Some((X(abi::GPR[n]), if high { 8 } else { 0 }, r.size() as u32))
+}
+
+/// The pinned host register of guest general register `n` (x86 number).
+pub fn pinned(n: usize) -> X {
+    X(abi::GPR[n])
+}
+
+impl<'a> Cx<'a> {
+    pub fn new(region: &'a Region, facts: &'a Facts, host: HostFeatures, ordering: Ordering) -> Cx<'a> {
+        let n = region.insts.len();
+        Cx {
+            m: Masm::new(),
+            region,
+            facts,
+            host,
+            ordering,
+            at: 0,
+            flags: CANONICAL,
+            labels: vec![None; n],
+            cold: Vec::new(),
+            exits: Vec::new(),
+            inside: Vec::new(),
+            landings: Vec::new(),
+            marks: Vec::with_capacity(n),
+            tmp: 0,
+            vtmp: 0,
+        }
+    }
+
+    /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
+    pub(crate) fn begin(&mut self, at: usize) {
+        self.at = at;
+        if self.region.insts[at].join {
+            self.canonical(self.facts.live_in[at]);
+            let l = self.label_of(at);
+            self.m.bind(l);
+        }
+        self.tmp = 0;
+        self.vtmp = 0;
+        self.keep_pa();
+        self.mark();
+    }
+
+    /// Host words from here on belong to the current instruction with flags in the current form.
+    pub fn mark(&mut self) {
+        let mark = Mark { word: self.m.here(), guest: self.region.insts[self.at].i.ip(), flags: self.flags.form };
+        self.marks.push(mark);
+    }
+
+    fn label_of(&mut self, at: usize) -> Label {
+        if let Some(l) = self.labels[at] {
+            return l;
+        }
+        let l = self.m.label();
+        self.labels[at] = Some(l);
+        l
+    }
+
+    // ---- scratch -------------------------------------------------------------------------------------------------
+
+    /// A fresh scratch register, valid to the end of this guest instruction. There are ten.
+    pub fn tmp(&mut self) -> X {
+        let x = X(abi::SCRATCH[usize::from(self.tmp)]);
+        self.tmp += 1;
+        x
+    }
+
+    /// A fresh scratch vector register, valid to the end of this guest instruction. There are sixteen.
+    pub fn vtmp(&mut self) -> V {
+        let v = V(abi::VSCRATCH[usize::from(self.vtmp)]);
+        self.vtmp += 1;
+        v
+    }
+
+    // ---- operands ------------------------------------------------------------------------------------------------
+
+    /// Operand `n` of `i`. For memory this computes the address; it must be called before anything the address depends on is written.
+    pub fn place(&mut self, i: &Instruction, n: u32) -> Result<Place, Decline> {
+        match i.op_kind(n) {
+            OpKind::Register => {
+                let (x, lsb, bytes) = gpr(i.op_register(n)).ok_or(Decline::Unsupported("register class"))?;
+                Ok(Place::Reg { x, lsb, bytes })
+            }
+            OpKind::Memory => {
+                let bytes = i.memory_size().size() as u32;
+                let at = self.addr(i, bytes);
+                Ok(Place::Mem { at, bytes })
+            }
+            k if is_immediate(k) => {
+                let bytes = self.op0_bytes(i);
+                let value = i.immediate(n) & mask(bytes);
+                Ok(Place::Imm { value, bytes })
+            }
+            _ => Err(Decline::Unsupported("operand kind")),
+        }
+    }
+
+    fn op0_bytes(&self, i: &Instruction) -> u32 {
+        match i.op_kind(0) {
+            OpKind::Register => i.op_register(0).size() as u32,
+            OpKind::Memory => i.memory_size().size() as u32,
+            _ => 8,
+        }
+    }
+
+    /// The operand's value in a register. 32- and 64-bit registers come back as the pinned register itself; everything else in a scratch.
+    pub fn get(&mut self, p: Place, ext: Ext) -> X {
+        match p {
+            Place::Reg { x, lsb: 0, bytes: 4 | 8 } => x,
+            Place::Reg { x, lsb: 0, .. } if ext == Ext::Any => x,
+            Place::Reg { x, lsb, bytes } => {
+                let t = self.tmp();
+                match ext {
+                    Ext::Sign => self.m.sbfx(Sz::W, t, x, lsb, bytes * 8),
+                    _ => self.m.ubfx(Sz::W, t, x, lsb, bytes * 8),
+                }
+                t
+            }
+            Place::Mem { at, bytes } => {
+                let t = self.tmp();
+                match ext {
+                    Ext::Sign if bytes < 4 => self.load_signed(bytes, Sz::W, t, at),
+                    _ => self.load(bytes, t, at),
+                }
+                t
+            }
+            Place::Imm { value: 0, .. } => ZR,
+            Place::Imm { value, bytes } => {
+                let t = self.tmp();
+                let v = match (ext, bytes) {
+                    (Ext::Sign, 1) => value as i8 as u32 as u64,
+                    (Ext::Sign, 2) => value as i16 as u32 as u64,
+                    _ => value,
+                };
+                self.m.mov_imm(t, v);
+                t
+            }
+        }
+    }
+
+    /// A register a result for `p` may be computed into: the pinned register for whole 32/64-bit registers, else a scratch. [`Cx::set`] finishes the job.
+    pub fn target(&mut self, p: Place) -> X {
+        match p {
+            Place::Reg { x, lsb: 0, bytes: 4 | 8 } => x,
+            _ => self.tmp(),
+        }
+    }
+
+    /// Writes `v` to the operand: merges 8- and 16-bit parts, zero-extends 32 bits (SDM vol. 1, 3.4.1.1), or stores. When `v` is the pinned
+    /// register itself it was written by a W or X instruction already and nothing is emitted.
+    pub fn set(&mut self, p: Place, v: X) {
+        match p {
+            Place::Reg { x, bytes: 8, .. } => {
+                if x != v {
+                    self.m.mov(Sz::X, x, v);
+                }
+            }
+            Place::Reg { x, bytes: 4, .. } => {
+                if x != v {
+                    self.m.mov(Sz::W, x, v);
+                }
+            }
+            Place::Reg { x, lsb, bytes } => self.m.bfi(Sz::X, x, v, lsb, bytes * 8),
+            Place::Mem { at, bytes } => self.store(bytes, v, at),
+            Place::Imm { .. } => {}
+        }
+    }
+}
+
+/// The mask of an operand of `bytes`.
+pub fn mask(bytes: u32) -> u64 {
+    if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 }
+}
+
+fn is_immediate(k: OpKind) -> bool {
+    matches!(
+        k,
+        OpKind::Immediate8
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate32to64
+            | OpKind::Immediate64
+            | OpKind::Immediate8_2nd
+    )
+}
