@@ -10,6 +10,7 @@
 //! | [`facts`] | what may be assumed: flag liveness | how anything is lowered |
 //! | [`isa`] | the meaning of each instruction | who runs the code |
 //! | [`emit`] | how AArch64 says it | x86 |
+//! | [`inspect`] | `xrun explain`, `xrun dump` | the runtime of programs |
 //! | [`listing`] | a region as text | anything but the structs it prints |
 //! | [`host`] | what the host CPU can do | how that was found out |
 //!
@@ -27,6 +28,7 @@ pub mod emit;
 pub mod facts;
 pub mod guest;
 pub mod host;
+pub mod inspect;
 pub mod isa;
 pub mod listing;
 
