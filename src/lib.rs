@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //! - At every direct edge between regions NZCV holds SF ZF CF OF with C = CF, and x10, x11 hold PF and AF, as far as the successor may
-//!   read them. Indirect edges bring no flags on their fast path; entries that read flags are reached by the miss path, which brings all.
+//!   read them. Indirect edges bring no flags on their fast path, which matches only places that read none; the miss path brings all flags and tries again.
 //! - Facts change how short code is, never what it means.
 //! - A guest instruction changes no guest state before its last access that can fault; marks give its address for any host word.
 //! - Every loop inside a region goes through an [`Exit`](xrun_runtime::engine::Exit) with `inside` set, so a running thread can be stopped
@@ -35,6 +35,7 @@ pub mod listing;
 use guest::Region;
 use host::HostFeatures;
 use isa::{Cx, Decline};
+use xrun_runtime::abi;
 use xrun_runtime::engine::{self, Engine, Entry, GuestCode, Request, TranslateError, Translation, Trap};
 
 /// The engine: translates for one kind of host.
@@ -47,7 +48,8 @@ impl Translator {
     /// Lowers a region that was found, with its facts.
     pub fn lower(&self, region: &Region, facts: &facts::Facts, request: Request) -> Translation {
         let mut cx = Cx::new(region, facts, self.host, request.ordering);
-        cx.m.quad(region.entry);
+        let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
+        cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
         for at in 0..region.insts.len() {
             cx.begin(at);
@@ -76,7 +78,7 @@ impl Translator {
         }
         let mut depends = region.depends.clone();
         depends.extend(facts.depends.iter().cloned());
-        let entries = vec![Entry { guest: region.entry, word: entry, reads_flags: !facts.live_in[0].is_empty() }];
+        let entries = vec![Entry { guest: region.entry, word: entry }];
         match cx.m.finish() {
             Ok(words) => Translation { words, entries, landings, exits, marks, depends },
             // A label out of reach: the region was too large for its branches. One instruction always fits.
@@ -137,7 +139,7 @@ mod tests {
         for (_, host) in HostFeatures::ALL {
             let request = Request { pc: 0x40_1000, ordering: Ordering::Plain, single: false };
             let t = Translator { host }.translate(request, &code).unwrap();
-            assert_eq!(t.entries[0], Entry { guest: 0x40_1000, word: 2, reads_flags: false });
+            assert_eq!(t.entries[0], Entry { guest: 0x40_1000, word: 2 });
             let back: Vec<_> = t.exits.iter().filter(|e| e.inside.is_some()).collect();
             assert_eq!(back.len(), 1);
             assert_eq!(back[0].target, 0x40_1005);

@@ -48,6 +48,11 @@ pub const fn xmm(n: u8) -> u8 {
 /// Scratch v-registers a lowering may allocate.
 pub const VSCRATCH: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
+/// Set in the u64 before an entry, and in the guest address of a shadow-stack entry, when the code there may read flags. Such a place
+/// matches no indirect branch at first; the branch then brings all flags to canonical form and tries again with this bit.
+/// Where the runtime compares guest addresses of shadow-stack entries it ignores this bit.
+pub const WANTS_FLAGS: u64 = 1 << 63;
+
 /// Log2 of the number of u32 slots in the indirect-branch lookup table, indexed by the low bits of the guest address.
 /// A slot is the byte offset of the host entry from the table's own base; the u64 before the base never matches.
 pub const LOOKUP_BITS: u32 = 16;

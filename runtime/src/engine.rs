@@ -42,15 +42,12 @@ pub struct Exit {
     pub inside: Option<u32>,
 }
 
-/// A place other code may jump to. The u64 in the two words before `word` is the guest address, for lookups to compare.
+/// A place other code may jump to. The u64 in the two words before `word` is the guest address, for lookups to compare, with
+/// [`crate::abi::WANTS_FLAGS`] set where the code may read flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub guest: u64,
     pub word: u32,
-    /// The code here reads flags before it writes them. Such an entry must not be put into the lookup table: inline
-    /// lookups do not bring flags along, only their miss path does. (Landings never read flags when reached through the shadow
-    /// stack: their calls push an entry that does not match.)
-    pub reads_flags: bool,
 }
 
 /// Host words from `word` up to the next mark belong to the guest instruction at `guest`.

@@ -168,28 +168,44 @@ fn ends_run(i: &Instruction) -> bool {
     }
 }
 
-/// Flags some code at `pc` may read before overwriting them, looking a few instructions ahead.
+/// Flags some code at `pc` may read before overwriting them, looking ahead a few instructions along every known path.
 /// Every byte looked at is added to `depends`: if it changes, so may the answer.
 pub fn flags_needed_at(pc: u64, f: &mut Fetcher<'_>, depends: &mut Vec<Range<u64>>) -> Flags {
-    const LOOK: usize = 6;
-    let mut unknown = Flags::all();
+    let mut budget = 24;
+    look(pc, Flags::all(), &mut budget, f, depends)
+}
+
+/// Those of `unknown` that code at `at` may read. Every known path must be looked at, so running out of `budget` means "all of them".
+fn look(
+    mut at: u64,
+    mut unknown: Flags,
+    budget: &mut u32,
+    f: &mut Fetcher<'_>,
+    depends: &mut Vec<Range<u64>>,
+) -> Flags {
     let mut needed = Flags::empty();
-    let mut at = pc;
-    for _ in 0..LOOK {
+    while *budget > 0 {
+        *budget -= 1;
         let Some(i) = f.decode(at) else { break };
         let e = FlagEffect::of(&i);
-        depends.push(at..at + i.len() as u64);
+        let next = at.wrapping_add(i.len() as u64);
+        match depends.last_mut() {
+            Some(r) if r.end == at => r.end = next,
+            _ => depends.push(at..next),
+        }
         needed |= e.reads & unknown;
         unknown &= !(e.kills | e.reads);
         if unknown.is_empty() {
-            break;
+            return needed;
         }
-        at = match i.flow_control() {
-            FlowControl::Next => at + i.len() as u64,
-            FlowControl::UnconditionalBranch | FlowControl::Call => match near_target(&i) {
-                Some(t) => t,
-                None => break,
-            },
+        at = match (i.flow_control(), near_target(&i)) {
+            (FlowControl::Next, _) => next,
+            (FlowControl::UnconditionalBranch | FlowControl::Call, Some(t)) => t,
+            (FlowControl::ConditionalBranch, Some(t)) => {
+                needed |= look(t, unknown, budget, f, depends);
+                unknown &= !needed;
+                next
+            }
             _ => break,
         };
     }

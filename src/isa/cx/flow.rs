@@ -2,7 +2,7 @@
 //! cold code emitted after the main line.
 
 use super::{CANONICAL, Cx, FlagState, LINK, Pa, SHADOW, STATE};
-use crate::emit::{Addr, Label, Sz, X, ZR};
+use crate::emit::{Addr, Label, Sz, X};
 use crate::guest::Flags;
 use std::mem::offset_of;
 use xrun_runtime::abi::{self, Thunk};
@@ -16,8 +16,17 @@ pub(super) enum Cold<'a> {
     Exit { label: Label, site: u32, target: u64, inside: Option<Label> },
     Edge { label: Label, flags: FlagState, live: Flags, target: u64 },
     Trap { label: Label, pc: u64, trap: Trap, flags: FlagState },
-    Miss { label: Label, target: X, thunk: Thunk, flags: FlagState },
+    Miss { label: Label, target: X, diff: X, hit: Hit, flags: FlagState },
     Custom { label: Label, at: usize, flags: FlagState, f: ColdFn<'a> },
+}
+
+/// Where an indirect branch goes when what it found matches.
+#[derive(Clone, Copy)]
+pub(super) enum Hit {
+    /// Through the shadow stack.
+    Return,
+    /// To the entry in this register, from the lookup table.
+    Entry(X),
 }
 
 impl<'a> Cx<'a> {
@@ -116,13 +125,19 @@ impl<'a> Cx<'a> {
     }
 
     /// The shadow-stack half of CALL: pushes {`ret`, where `landing` is}. `landing` must directly follow the BL or BLR.
-    /// A return point that reads flags must not be reached by the short way, which does not bring them: its entry never matches.
+    /// A return point that may read flags is marked [`abi::WANTS_FLAGS`].
     fn push_shadow(&mut self, ret: X, landing: Label) {
         let flags_at_return = match self.region.falls_to(self.at) {
             Some(next) => self.facts.live_in[next],
             None => self.facts.live_return[self.at],
         };
-        let ret = if flags_at_return.is_empty() { ret } else { ZR };
+        let ret = if flags_at_return.is_empty() {
+            ret
+        } else {
+            let t = self.tmp();
+            self.m.orr_imm(Sz::X, t, ret, abi::WANTS_FLAGS);
+            t
+        };
         self.m.adr(LINK, landing);
         self.m.stp_pre(ret, LINK, SHADOW, -16);
     }
@@ -150,7 +165,7 @@ impl<'a> Cx<'a> {
 
     fn land(&mut self, landing: Label, ret_pc: u64) {
         self.m.bind(landing);
-        self.landings.push(Entry { guest: ret_pc, word: self.m.here(), reads_flags: false });
+        self.landings.push(Entry { guest: ret_pc, word: self.m.here() });
         self.flags = CANONICAL;
         if self.region.falls_to(self.at).is_none() {
             self.at_end(ret_pc, Flags::all());
@@ -166,16 +181,16 @@ impl<'a> Cx<'a> {
         self.m.b(stub);
     }
 
-    /// Jumps to the guest address in `target`: eight words through the shared lookup table, which holds only entries that read no flags.
-    /// The cold way brings all flags.
+    /// Jumps to the guest address in `target`: eight words through the shared lookup table. Entries that may read flags are marked [`abi::WANTS_FLAGS`] and
+    /// match on the cold way only, which brings all flags first.
     pub fn jump_indirect(&mut self, target: X) {
         self.lookup(target, false);
     }
 
     fn lookup(&mut self, target: X, link: bool) {
         let miss = self.m.label();
-        self.cold.push(Cold::Miss { label: miss, target, thunk: Thunk::Indirect, flags: self.flags });
         let (t, e) = (self.tmp(), self.tmp());
+        self.cold.push(Cold::Miss { label: miss, target, diff: t, hit: Hit::Entry(e), flags: self.flags });
         self.m.ldr(8, t, Addr::Off(STATE, offset_of!(CpuState, lookup) as i32));
         self.m.ubfx(Sz::X, e, target, 0, abi::LOOKUP_BITS);
         self.m.ldr(4, e, Addr::Idx(t, e, 2));
@@ -193,8 +208,8 @@ impl<'a> Cx<'a> {
     /// RET to the address in `target`, already popped: through the shadow stack.
     pub fn ret_to(&mut self, target: X) {
         let miss = self.m.label();
-        self.cold.push(Cold::Miss { label: miss, target, thunk: Thunk::ReturnMiss, flags: self.flags });
         let t = self.tmp();
+        self.cold.push(Cold::Miss { label: miss, target, diff: t, hit: Hit::Return, flags: self.flags });
         self.m.ldp_post(t, LINK, SHADOW, 16);
         self.m.sub(Sz::X, t, t, target);
         self.m.cbnz(Sz::X, t, miss);
@@ -245,11 +260,30 @@ impl<'a> Cx<'a> {
                 self.flags = flags;
                 self.trap(trap, pc);
             }
-            Cold::Miss { label, target, thunk, flags } => {
+            Cold::Miss { label, target, diff, hit, flags } => {
                 self.m.bind(label);
                 self.flags = flags;
+                // The lookup's own scratch registers are the first ones.
                 self.tmp = abi::SCRATCH.len() as u8 - 1;
+                let link = self.tmp();
+                if matches!(hit, Hit::Return) {
+                    // Canonical flags may take the link register.
+                    self.m.mov(Sz::X, link, LINK);
+                }
+                self.tmp -= 2;
                 self.canonical(Flags::all());
+                let miss = self.m.label();
+                self.m.eor_imm(Sz::X, diff, diff, abi::WANTS_FLAGS);
+                self.m.cbnz(Sz::X, diff, miss);
+                match hit {
+                    Hit::Return => self.m.ret(link),
+                    Hit::Entry(e) => self.m.br(e),
+                }
+                self.m.bind(miss);
+                let thunk = match hit {
+                    Hit::Return => Thunk::ReturnMiss,
+                    Hit::Entry(_) => Thunk::Indirect,
+                };
                 if target != X(0) {
                     self.m.mov(Sz::X, X(0), target);
                 }
