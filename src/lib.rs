@@ -13,6 +13,7 @@
 //! | [`inspect`] | `xrun explain`, `xrun dump` | the runtime of programs |
 //! | [`listing`] | a region as text | anything but the structs it prints |
 //! | [`host`] | what the host CPU can do | how that was found out |
+//! | [`cli`] | the arguments of the command | what running means |
 //!
 //! # Invariants
 //! - At every direct edge between regions NZCV holds SF ZF CF OF with C = CF, and x10, x11 hold PF and AF, as far as the successor may
@@ -24,6 +25,7 @@
 //! - Every guest memory access is emitted by [`isa::Cx`]'s load and store methods, the one place that knows ordering.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod emit;
 pub mod facts;
 pub mod guest;

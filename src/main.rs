@@ -1,12 +1,40 @@
-fn main() {
-    let mut args = std::env::args().skip(1);
-    let r = match args.next().as_deref() {
-        Some("explain") => xrun::inspect::explain(args),
-        Some("dump") => xrun::inspect::dump(args),
-        _ => return,
+//! The command: parses its arguments, installs the translator, hands over to the runtime.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use xrun::cli::{self, Command};
+use xrun::host::HostFeatures;
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    let command = if xrun_runtime::binfmt_preserved_argv0() {
+        cli::preserved(args).map(Command::Run).ok_or_else(|| "no program given".into())
+    } else {
+        cli::parse(args)
     };
-    match r {
-        Ok(s) => print!("{s}"),
-        Err(e) => eprintln!("xrun: {e}"),
+    let text = match command {
+        Ok(Command::Run(config)) => {
+            let (hwcap, hwcap2) = xrun_runtime::host_hwcap();
+            xrun::install(HostFeatures::from_hwcap(hwcap, hwcap2));
+            xrun_runtime::run(config)
+        }
+        Ok(Command::Tool(name, args)) => {
+            let args = args.iter().map(|a| a.to_string_lossy().into_owned());
+            if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) }
+        }
+        Ok(Command::Help) => Ok(cli::HELP.into()),
+        Ok(Command::Version) => Ok(format!("xrun {}\n", env!("CARGO_PKG_VERSION"))),
+        Err(e) => Err(e),
+    };
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("xrun: {e}");
+            ExitCode::from(2)
+        }
     }
 }

@@ -9,12 +9,47 @@
 //! | [`helpers`] | guest operations called from translated code |
 //! | [`thread`] | a guest thread's record and the loop that runs it |
 //! | [`signal`] | signals: the host's handlers and what the guest sees |
+//! | [`image`] | the loader: from a path to the first instruction |
+//! | [`config`] | what the command line asked for |
 //! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
 
 pub mod abi;
+pub mod config;
 pub mod engine;
 pub mod helpers;
+pub mod image;
 pub mod memory;
 pub mod signal;
 pub mod state;
 pub mod thread;
+
+/// Loads the program that `config` names and runs it in this process, which ends as the program does. What keeps it from
+/// starting is said in one line on standard error, and the exit code is a shell's: 127 for not found, 126 otherwise.
+///
+/// A translator must have been [installed](engine::install).
+pub fn run(config: config::Config) -> ! {
+    config::set(config);
+    match image::start(config::get()) {
+        Ok(cpu) if cfg!(target_arch = "aarch64") => thread::run_first(thread::Thread::new(cpu)),
+        Ok(_) => {
+            eprintln!("xrun: this machine is no AArch64 one; its own kernel may run the program");
+            std::process::exit(126)
+        }
+        Err(e) => {
+            eprintln!("xrun: {e}");
+            std::process::exit(e.exit_code())
+        }
+    }
+}
+
+/// The host's AT_HWCAP and AT_HWCAP2: what the CPU can do, as the kernel says.
+pub fn host_hwcap() -> (u64, u64) {
+    (image::host_auxv(libc::AT_HWCAP), image::host_auxv(libc::AT_HWCAP2))
+}
+
+/// How binfmt_misc started this process, if it did with flag P (Documentation/admin-guide/binfmt-misc.rst): the arguments are
+/// then xrun, the program's path, its argv[0], and the rest.
+pub fn binfmt_preserved_argv0() -> bool {
+    const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
+    image::host_auxv(libc::AT_FLAGS) & AT_FLAGS_PRESERVE_ARGV0 != 0
+}

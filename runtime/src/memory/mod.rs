@@ -25,7 +25,7 @@ pub mod vmas;
 use host::{Errno, PAGE};
 pub use maps::maps_text;
 use space::{Effects, Space};
-use vmas::{Kind, Prot, Vma};
+use vmas::Prot;
 
 /// Who is told about changes.
 #[derive(Clone, Copy, Debug)]
@@ -231,16 +231,4 @@ pub fn unprotect_for_kernel(range: Range<u64>) -> bool {
 /// For the loader: registers a mapping made by other means.
 pub(crate) fn with_space<R>(f: impl FnOnce(&mut Space) -> R) -> R {
     f(&mut lock())
-}
-
-/// For the loader: maps anonymous memory of a special kind at exactly `addr`.
-pub(crate) fn map_special(addr: u64, len: u64, prot: Prot, kind: Kind) -> Result<(), Errno> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let mut space = lock();
-    if !space.vmas.is_free(addr..addr + len) {
-        return Err(libc::EEXIST);
-    }
-    host::mmap_exactly(addr, len, prot.host(), flags, -1, 0)?;
-    space.vmas.insert(addr..addr + len, Vma::anon(prot, kind));
-    Ok(())
 }

@@ -60,6 +60,12 @@ fn page_of(v: u64) -> u64 {
     v & !(PAGE - 1)
 }
 
+impl Default for Space {
+    fn default() -> Space {
+        Space::new()
+    }
+}
+
 impl Space {
     pub const fn new() -> Space {
         Space {
@@ -231,7 +237,7 @@ impl Space {
         fd: i32,
         off: u64,
     ) -> Result<u64, Errno> {
-        if len == 0 || off % PAGE != 0 {
+        if len == 0 || !off.is_multiple_of(PAGE) {
             return Err(libc::EINVAL);
         }
         let len = page_up(len).filter(|&l| l <= self.end).ok_or(libc::ENOMEM)?;
@@ -266,7 +272,7 @@ impl Space {
         let kept =
             flags & !(MAP_32BIT | MAP_ABOVE4G | libc::MAP_GROWSDOWN | libc::MAP_FIXED | host::MAP_FIXED_NOREPLACE);
         let at = if flags & (libc::MAP_FIXED | host::MAP_FIXED_NOREPLACE) != 0 {
-            if addr % PAGE != 0 {
+            if !addr.is_multiple_of(PAGE) {
                 return Err(libc::EINVAL);
             }
             let end = addr.checked_add(len).filter(|&e| e <= self.end).ok_or(libc::ENOMEM)?;
@@ -318,7 +324,7 @@ impl Space {
         if prot & !(7 | 8 | GROWS) != 0 || prot & GROWS == GROWS {
             return Err(libc::EINVAL);
         }
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(libc::EINVAL);
         }
         if len == 0 {
@@ -343,7 +349,7 @@ impl Space {
             }
             if vma.prot != prot {
                 host::mprotect(part.start, part.end - part.start, prot.host())?;
-                if !(prot.contains(Prot::EXEC) && !prot.contains(Prot::WRITE)) {
+                if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
                     self.forget_code(part.clone(), fx);
                 }
                 self.note_sharing(Vma { prot, ..vma }, fx);
@@ -370,7 +376,7 @@ impl Space {
         if flags & !(libc::MREMAP_FIXED | libc::MREMAP_MAYMOVE | DONTUNMAP) != 0
             || (fixed || keep) && !may_move
             || keep && old_len != new_len
-            || old % PAGE != 0
+            || !old.is_multiple_of(PAGE)
         {
             return Err(libc::EINVAL);
         }
@@ -475,7 +481,7 @@ impl Space {
     }
 
     pub fn madvise(&mut self, fx: &mut Effects, addr: u64, len: u64, advice: i32) -> Result<(), Errno> {
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(libc::EINVAL);
         }
         let r = self.user_range(addr, len).ok_or(libc::EINVAL)?;
@@ -509,7 +515,7 @@ impl Space {
             self.place(0, size, PAGE, false, &mut |at| host::mmap_exactly(at, size, libc::PROT_NONE, none, -1, 0))?
         } else {
             let at = if flags & libc::SHM_RND != 0 { page_of(addr) } else { addr };
-            if at % PAGE != 0 {
+            if !at.is_multiple_of(PAGE) {
                 return Err(libc::EINVAL);
             }
             let r = self.user_range(at, size).ok_or(libc::EINVAL)?;
@@ -550,7 +556,7 @@ impl Space {
     fn user_range(&self, addr: u64, len: u64) -> Option<Range<u64>> {
         let len = page_up(len)?;
         let end = addr.checked_add(len)?;
-        (addr % PAGE == 0 && end <= self.end).then_some(addr..end)
+        (addr.is_multiple_of(PAGE) && end <= self.end).then_some(addr..end)
     }
 
     // ---- code pages ---------------------------------------------------------------------------------------------
