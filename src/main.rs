@@ -21,7 +21,8 @@ fn main() -> ExitCode {
         }
         Ok(Command::Tool(name, args)) => {
             let args = args.iter().map(|a| a.to_string_lossy().into_owned());
-            if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) }
+            let text = if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) };
+            text.map_err(|e| e.to_string())
         }
         Ok(Command::Help) => Ok(cli::HELP.into()),
         Ok(Command::Version) => Ok(format!("xrun {}\n", env!("CARGO_PKG_VERSION"))),
