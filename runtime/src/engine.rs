@@ -117,6 +117,8 @@ pub enum ExitReason {
     Trap = 4,
     Stale = 5,
     ReturnMiss = 6,
+    /// A synchronous host signal: the state is exact at the faulting instruction; the thread's record has the signal.
+    Fault = 7,
 }
 
 /// What an instruction raised (SDM vol. 3, 6.3), as far as user code can raise it. `rip` is the instruction's own address, except

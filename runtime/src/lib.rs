@@ -6,6 +6,8 @@
 //! | [`state`] | the guest CPU's registers in memory |
 //! | [`abi`] | which host register holds what while translated code runs; the thunks |
 //! | [`engine`] | the contract with the translator |
+//! | [`code`] | the code cache: finding, chaining, invalidating translations |
+//! | [`enter`] | the way into translated code and out of it |
 //! | [`helpers`] | guest operations called from translated code |
 //! | [`thread`] | a guest thread's record and the loop that runs it |
 //! | [`signal`] | signals: the host's handlers and what the guest sees |
@@ -14,8 +16,10 @@
 //! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
 
 pub mod abi;
+pub mod code;
 pub mod config;
 pub mod engine;
+pub mod enter;
 pub mod helpers;
 pub mod image;
 pub mod memory;

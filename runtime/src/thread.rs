@@ -8,10 +8,15 @@
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::code::{self, Found, Gate};
+use crate::engine::{ExitReason, TranslateError, Trap};
+use crate::enter::{self, fp, shadow::Shadow};
+use crate::memory;
 use crate::signal::ThreadSignals;
-use crate::signal::host::HostSignals;
-use crate::state::CpuState;
+use crate::signal::host::{self, AltStack, HostSignals, SyncFault};
+use crate::state::{CpuState, Eflags, gpr};
 
 /// A guest thread's record. It never moves once it runs: `cpu.thread` and the thread-local pointer lead to it.
 ///
@@ -55,8 +60,28 @@ thread_local! {
     static CURRENT: Cell<*mut Thread> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Guest threads alive in this process.
+/// Guest threads alive in this process, those about to start included.
 static COUNT: AtomicUsize = AtomicUsize::new(1);
+
+/// The records of all threads between `adopt` and `end`.
+static THREADS: Mutex<Vec<Record>> = Mutex::new(Vec::new());
+
+#[derive(Clone, Copy)]
+struct Record(*const Thread);
+// SAFETY: other threads use only the atomics of a record, and its `tid` and `tgid`, which do not change while it is listed.
+unsafe impl Send for Record {}
+
+static SYSCALL: OnceLock<fn(&mut Thread)> = OnceLock::new();
+
+/// Names the function that carries out system calls; the first call wins. It finds number and arguments in the registers, `rip` at the next
+/// instruction, RCX and R11 set as SYSCALL sets them, and puts the result in RAX.
+pub fn set_syscalls(f: fn(&mut Thread)) {
+    let _ = SYSCALL.set(f);
+}
+
+fn threads() -> MutexGuard<'static, Vec<Record>> {
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Host stack of a guest thread: helpers, system calls and the translator run on it.
 const STACK: usize = 1 << 20;
@@ -76,9 +101,47 @@ pub fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// After fork: the child has one thread.
-pub fn forked() {
-    COUNT.store(1, Ordering::Relaxed);
+/// Forks through `raw` (which returns as fork(2) does, or a negated errno), with the runtime's locks held across it so that the child gets
+/// them free. In the child, `me` is the only thread, with its new id.
+pub fn fork(me: &mut Thread, raw: impl FnOnce() -> i64) -> i64 {
+    let code = code::fork_guard();
+    let mut list = threads();
+    let memory = crate::memory::fork_guard();
+    let r = raw();
+    if r == 0 {
+        me.tid = current_tid();
+        me.host.tgid = process_id();
+        COUNT.store(1, Ordering::Relaxed);
+        list.retain(|t| std::ptr::eq(t.0, me));
+    }
+    drop((memory, list, code));
+    r
+}
+
+/// Waits until no other thread is in translated code; `Gate` keeps them from coming back.
+pub(crate) fn stop_others(me: &Thread) {
+    let list = threads();
+    let mut rounds = 0u32;
+    loop {
+        let mut inside = false;
+        for t in list.iter().filter(|t| !std::ptr::eq(t.0, me)) {
+            // SAFETY: a listed record is alive; see `Record`.
+            let (in_code, tgid, tid) =
+                unsafe { ((*t.0).host.inside.load(Ordering::SeqCst), (*t.0).host.tgid, (*t.0).tid) };
+            if in_code {
+                inside = true;
+                // Again now and then: the first may have come just before the thread went in.
+                if rounds % 64 == 0 {
+                    host::kick(tgid, tid);
+                }
+            }
+        }
+        if !inside {
+            return;
+        }
+        rounds += 1;
+        std::thread::sleep(std::time::Duration::from_micros(20));
+    }
 }
 
 impl Thread {
@@ -113,6 +176,11 @@ impl Thread {
     }
 }
 
+fn process_id() -> i32 {
+    // SAFETY: getpid has no arguments and cannot fail.
+    unsafe { libc::getpid() }
+}
+
 fn current_tid() -> i32 {
     // SAFETY: gettid has no arguments and cannot fail.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
@@ -122,7 +190,7 @@ fn current_tid() -> i32 {
 struct Start<'a> {
     child: Box<Thread>,
     started: &'a mut (dyn FnMut(&mut Thread) + Send),
-    mask: libc::sigset_t,
+    mask: u64,
     /// 0 until the child has its id and `started` has run.
     tid: *const AtomicU32,
 }
@@ -130,6 +198,7 @@ struct Start<'a> {
 /// Starts `child` on a host thread of its own. `started` runs on the new thread, with `tid` set and before its first guest
 /// instruction (CLONE_CHILD_SETTID, CLONE_PARENT_SETTID). Returns when that is done, with the child's thread id; an error is an errno.
 pub fn spawn(child: Box<Thread>, started: &mut (dyn FnMut(&mut Thread) + Send)) -> Result<i32, i32> {
+    code::set_ordered();
     let tid = AtomicU32::new(0);
     let mut start = Start { child, started, mask: signals_off(), tid: &raw const tid };
     let mask = start.mask;
@@ -148,13 +217,13 @@ pub fn spawn(child: Box<Thread>, started: &mut (dyn FnMut(&mut Thread) + Send)) 
     };
     if error != 0 {
         COUNT.fetch_sub(1, Ordering::Relaxed);
-        signals_set(&mask);
+        signals_set(mask);
         return Err(error);
     }
     while tid.load(Ordering::Acquire) == 0 {
-        futex(&tid, libc::FUTEX_WAIT, 0);
+        futex_wait(&tid, 0);
     }
-    signals_set(&mask);
+    signals_set(mask);
     Ok(tid.load(Ordering::Relaxed) as i32)
 }
 
@@ -162,7 +231,7 @@ extern "C" fn host_thread(arg: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `spawn` passes a `Start` that stays valid until `tid` is set below; the box is moved out exactly once and the
     // remaining fields need no drop.
     let Start { child: mut thread, started, mask, tid } = unsafe { arg.cast::<Start>().read() };
-    thread.adopt();
+    let stack = thread.adopt();
     started(&mut thread);
     let id = thread.tid as u32;
     // SAFETY: the spawner keeps the word alive until it reads a value other than 0 from it. The wake may find it gone, which
@@ -171,18 +240,31 @@ extern "C" fn host_thread(arg: *mut libc::c_void) -> *mut libc::c_void {
         (*tid).store(id, Ordering::Release);
         libc::syscall(libc::SYS_futex, tid, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
     }
-    signals_set(&mask);
+    signals_set(mask);
     thread.run();
+    drop((thread, stack));
     std::ptr::null_mut()
 }
 
-/// Runs `thread` as the process's first guest thread, on the calling host thread.
+/// Once per process, before the first guest instruction: the host's signal handlers, the code cache, and who hears of changes of memory.
+/// The error is an errno.
+pub fn prepare() -> Result<(), i32> {
+    code::init()?;
+    memory::set_hooks(memory::Hooks { invalidate: code::invalidate, ordered: code::set_ordered });
+    host::install()
+}
+
+/// Runs `thread` as the process's first guest thread, on the calling host thread; calls [`prepare`] first.
 pub fn run_first(mut thread: Box<Thread>) -> ! {
+    if let Err(e) = prepare() {
+        eprintln!("xrun: the host denies memory or signals: {}", std::io::Error::from_raw_os_error(e));
+        std::process::exit(126)
+    }
     let mask = signals_off();
-    thread.adopt();
-    signals_set(&mask);
+    let stack = thread.adopt();
+    signals_set(mask);
     let code = thread.run();
-    drop(thread);
+    drop((thread, stack));
     exit_host_thread(code)
 }
 
@@ -194,49 +276,248 @@ fn exit_host_thread(code: i32) -> ! {
     }
 }
 
-fn futex(word: &AtomicU32, op: i32, value: u32) {
+/// Waits while `word` is `value`, or less long.
+pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
+    let op = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: `word` is valid; no timeout is passed.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word, op | libc::FUTEX_PRIVATE_FLAG, value, std::ptr::null::<libc::timespec>())
-    };
+    unsafe { libc::syscall(libc::SYS_futex, word, op, value, std::ptr::null::<libc::timespec>()) };
 }
 
-/// Blocks every host signal; returns the mask before.
-pub(crate) fn signals_off() -> libc::sigset_t {
-    let mut all = MaybeUninit::uninit();
-    let mut old = MaybeUninit::uninit();
-    // SAFETY: both sets are valid to write; sigfillset initialises `all` before it is read, pthread_sigmask `old`.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
-        old.assume_init()
-    }
+/// Wakes all who wait for `word`.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: `word` is valid.
+    unsafe { libc::syscall(libc::SYS_futex, word, op, i32::MAX) };
+}
+
+/// Blocks every host signal but the synchronous ones; returns the mask before.
+pub(crate) fn signals_off() -> u64 {
+    signals(host::host_mask(!0))
 }
 
 /// Sets the host signal mask.
-pub(crate) fn signals_set(mask: &libc::sigset_t) {
-    // SAFETY: `mask` is an initialised set.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+pub(crate) fn signals_set(mask: u64) {
+    signals(mask);
+}
+
+/// Not through libc, which keeps signals 32 and 33 to itself.
+fn signals(mask: u64) -> u64 {
+    let mut old = 0u64;
+    // SAFETY: both sets are 8 bytes, as the last argument says.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, &raw mut old, 8) };
+    old
+}
+
+#[cfg(target_arch = "aarch64")]
+fn host_fpcr() -> u64 {
+    let v: u64;
+    // SAFETY: reads a register user code may read.
+    unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) v, options(nomem, nostack, preserves_flags)) };
+    v
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn host_fpcr() -> u64 {
+    0
+}
+
+fn out_of_memory(what: &str) -> ! {
+    eprintln!("xrun: no memory for {what}");
+    std::process::abort()
 }
 
 impl Thread {
-    /// Makes this the calling host thread's guest thread.
-    fn adopt(&mut self) {
+    /// Makes this the calling host thread's guest thread: fills in what translated code and the signal handler need. The stack returned is to
+    /// be kept until the thread has ended.
+    fn adopt(&mut self) -> AltStack {
+        let Ok(places) = code::init() else { out_of_memory("translated code") };
+        let Ok(shadow) = Shadow::new() else { out_of_memory("a shadow stack") };
+        let Ok(stack) = AltStack::new() else { out_of_memory("a signal stack") };
         self.tid = current_tid();
+        self.host.tgid = process_id();
+        self.host.epoch = code::epoch();
+        let cpu = &mut self.cpu;
+        cpu.lookup = places.lookup;
+        cpu.shadow = shadow.base();
+        cpu.thunks = enter::thunks();
+        cpu.helpers = crate::helpers::TABLE.as_ptr() as u64;
+        cpu.host_fpcr = host_fpcr();
+        cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
+        cpu.helper_return = 0;
+        self.host.shadow = shadow;
+        self.cpu.thread = &raw const *self as u64;
+        threads().push(Record(self));
         set_current(self);
+        stack
+    }
+
+    /// The last guest instruction was run.
+    fn end(&mut self) {
+        let _ = signals_off();
+        set_current(std::ptr::null_mut());
+        threads().retain(|t| !std::ptr::eq(t.0, self));
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+        if self.clear_child_tid != 0 && memory::access::put(self.clear_child_tid, &0u32).is_ok() {
+            // SAFETY: wakes waiters of a word; the kernel checks the address.
+            unsafe { libc::syscall(libc::SYS_futex, self.clear_child_tid, libc::FUTEX_WAKE, 1) };
+        }
     }
 
     /// Runs guest code until the thread ends; returns its exit code.
     pub fn run(&mut self) -> i32 {
+        let mut next: Option<Found> = None;
         loop {
             if let Some(code) = self.exit {
-                set_current(std::ptr::null_mut());
-                COUNT.fetch_sub(1, Ordering::Relaxed);
+                self.end();
                 return code;
             }
-            if self.pending.swap(0, Ordering::Acquire) & pending::SIGNAL != 0 {
-                crate::signal::deliver_pending(self);
+            if self.pending.load(Ordering::Relaxed) != 0 {
+                let bits = self.pending.swap(0, Ordering::Acquire);
+                self.host.resume(&mut self.cpu);
+                if bits & pending::SIGNAL != 0 {
+                    crate::signal::deliver_pending(self);
+                }
+                next = None;
+                continue;
+            }
+            let alone = self.host.step || self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0;
+            let found = match next.take() {
+                Some(f) if !alone => Ok(f),
+                _ if alone => code::single(self, self.cpu.rip),
+                _ => code::find(self, self.cpu.rip),
+            };
+            match found {
+                Ok(f) => next = self.go(f, alone),
+                Err(e) => self.cannot_fetch(e),
             }
         }
+    }
+
+    /// Enters translated code and handles how it ended. Returns where to go on, if that is known without looking.
+    fn go(&mut self, at: Found, alone: bool) -> Option<Found> {
+        if !Gate::enter(self, at.epoch) {
+            return None;
+        }
+        if self.host.epoch != at.epoch {
+            self.host.epoch = at.epoch;
+            self.cpu.shadow = self.host.shadow.base();
+        }
+        // SAFETY: the record is this thread's and adopted; `at` is of the current epoch, which cannot end while `inside` is set.
+        unsafe { enter::enter(&raw mut self.cpu, at.host) };
+        Gate::leave(self);
+        if self.cpu.exit_reason == 0 {
+            return None;
+        }
+        if alone {
+            self.host.step = false;
+        }
+        let rip = self.cpu.rip;
+        let next = match self.cpu.exit_reason {
+            r if r == ExitReason::Direct as u64 => {
+                if alone {
+                    None
+                } else {
+                    match code::follow(self, self.cpu.exit_arg, rip) {
+                        Ok(f) => Some(f),
+                        Err(e) => {
+                            self.cannot_fetch(e);
+                            None
+                        }
+                    }
+                }
+            }
+            r if r == ExitReason::ReturnMiss as u64 => {
+                let (top, host) = self.host.shadow.resync(self.cpu.shadow, rip);
+                self.cpu.shadow = top;
+                host.map(|host| Found { host, epoch: self.host.epoch })
+            }
+            r if r == ExitReason::Syscall as u64 => {
+                self.cpu.gpr[gpr::RCX] = rip;
+                self.cpu.gpr[gpr::R11] = u64::from(self.cpu.eflags().bits());
+                match SYSCALL.get() {
+                    Some(f) => f(self),
+                    None => self.cpu.gpr[gpr::RAX] = -i64::from(libc::ENOSYS) as u64,
+                }
+                None
+            }
+            r if r == ExitReason::Trap as u64 => {
+                self.trap(Trap::from_raw(self.cpu.exit_arg));
+                return None;
+            }
+            r if r == ExitReason::Fault as u64 => {
+                let fault = self.host.fault;
+                crate::signal::deliver_sync(self, &fault);
+                return None;
+            }
+            // Indirect, Stale: found by `rip`.
+            _ => None,
+        };
+        if alone && self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0 {
+            self.trap(Trap::SingleStep);
+        }
+        next
+    }
+
+    /// Raises what the kernel makes of `trap` (arch/x86/kernel/traps.c). When a helper raised it, `rip` is still that of the last exit
+    /// and is taken from the call site.
+    fn trap(&mut self, trap: Trap) {
+        let back = std::mem::take(&mut self.cpu.helper_return);
+        if back != 0
+            && let Some((rip, _)) = code::guest_at((back & !3) - 4)
+        {
+            self.cpu.rip = rip;
+        }
+        const SI_KERNEL: i32 = 0x80;
+        const ILL_ILLOPN: i32 = 2;
+        const FPE_INTDIV: i32 = 1;
+        const TRAP_TRACE: i32 = 2;
+        const BUS_ADRALN: i32 = 1;
+        let rip = self.cpu.rip;
+        let (signo, code, addr, trapno) = match trap {
+            Trap::DivideError => (libc::SIGFPE, FPE_INTDIV, rip, 0),
+            Trap::SingleStep => (libc::SIGTRAP, TRAP_TRACE, rip, 1),
+            Trap::Breakpoint => (libc::SIGTRAP, SI_KERNEL, 0, 3),
+            Trap::Overflow => (libc::SIGSEGV, SI_KERNEL, 0, 4),
+            Trap::Undefined => (libc::SIGILL, ILL_ILLOPN, rip, 6),
+            Trap::Unsupported => {
+                crate::signal::host::unsupported(rip);
+                (libc::SIGILL, ILL_ILLOPN, rip, 6)
+            }
+            Trap::GeneralProtection | Trap::SoftInt => (libc::SIGSEGV, SI_KERNEL, 0, 13),
+            Trap::X87 => (libc::SIGFPE, fpe_code(!self.cpu.x87.control & self.cpu.x87.status), rip, 16),
+            Trap::AlignmentCheck => (libc::SIGBUS, BUS_ADRALN, 0, 17),
+            Trap::Simd => (libc::SIGFPE, fpe_code((!(self.cpu.mxcsr >> 7) & self.cpu.mxcsr) as u16), rip, 19),
+        };
+        let fault = SyncFault { signo, code, addr, trapno, err: 0, cr2: 0 };
+        crate::signal::deliver_sync(self, &fault);
+    }
+
+    /// #PF on instruction fetch.
+    fn cannot_fetch(&mut self, e: TranslateError) {
+        let TranslateError::Fetch(addr) = e;
+        const SEGV_MAPERR: i32 = 1;
+        const SEGV_ACCERR: i32 = 2;
+        let mapped = memory::prot_at(addr).is_some();
+        let code = if mapped { SEGV_ACCERR } else { SEGV_MAPERR };
+        let err = 4 | 16 | u64::from(mapped);
+        let fault = SyncFault { signo: libc::SIGSEGV, code, addr, trapno: 14, err, cr2: addr };
+        crate::signal::deliver_sync(self, &fault);
+    }
+}
+
+/// The `si_code` of the highest-priority exception in `flags` (IE, DE, ZE, OE, UE, PE from bit 0).
+fn fpe_code(flags: u16) -> i32 {
+    const FPE_FLTDIV: i32 = 3;
+    const FPE_FLTOVF: i32 = 4;
+    const FPE_FLTUND: i32 = 5;
+    const FPE_FLTRES: i32 = 6;
+    const FPE_FLTINV: i32 = 7;
+    match flags & 0x3f {
+        f if f & 1 != 0 => FPE_FLTINV,
+        f if f & 4 != 0 => FPE_FLTDIV,
+        f if f & 8 != 0 => FPE_FLTOVF,
+        f if f & 0x12 != 0 => FPE_FLTUND,
+        f if f & 0x20 != 0 => FPE_FLTRES,
+        _ => 0,
     }
 }

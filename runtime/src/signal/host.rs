@@ -1,12 +1,16 @@
-//! The host's side of signals: what the host handler does with a signal, by where the interrupted host pc is.
+//! The host's side of signals: what is kept per thread, and how a thread in translated code is made to stop. The handler itself, which
+//! reads host registers, is [`super::handler`].
 //!
-//! The handler itself delivers nothing to the guest: a synchronous fault of guest code is turned into exact guest state and reported to
+//! The handler delivers nothing to the guest: a synchronous fault of guest code is turned into exact guest state and reported to
 //! the dispatcher; an asynchronous signal is queued, and a thread in translated code is made to leave it at the next guest
 //! instruction boundary. This file must not know the guest's signal numbers' dispositions or frames.
 
+use crate::code;
+use crate::enter::shadow::Shadow;
+use crate::state::CpuState;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A synchronous signal in x86 terms: what siginfo says, and what sigcontext says of the exception behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,31 +28,170 @@ pub struct SyncFault {
     pub cr2: u64,
 }
 
-/// A thread's host-side signal state, written by the handler on that thread.
-///
-/// At most one asynchronous signal is queued: taking it, the handler blocks all others in the mask that the interrupted code
-/// resumes with, so they stay with the kernel, in its order, until the guest has a frame for the first.
-#[derive(Default)]
-pub struct HostSignals {
-    queued: AtomicBool,
-    info: UnsafeCell<Option<libc::siginfo_t>>,
+/// How a thread was told to stop, to be undone when it has.
+#[derive(Clone, Copy, Debug)]
+struct Stopped {
+    epoch: u64,
+    tail: Option<u64>,
+    top: u64,
+    entry: (u64, u64),
 }
 
-impl std::fmt::Debug for HostSignals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostSignals").field("queued", &self.queued).finish_non_exhaustive()
+/// Asynchronous signals queued at most. All but the synchronous kinds are blocked once one is queued, so more than
+/// one comes only when somebody sends SIGSEGV and its like by kill(2).
+const QUEUE: usize = 8;
+
+/// A thread's host-side state, written by the handler on that thread.
+///
+/// Taking an asynchronous signal, the handler blocks all others in the mask that the interrupted code
+/// resumes with, so they stay with the kernel, in its order, until the guest has a frame for the first.
+#[derive(Debug)]
+pub struct HostSignals {
+    queue: UnsafeCell<[MaybeUninit<libc::siginfo_t>; QUEUE]>,
+    head: AtomicUsize,
+    tail: AtomicUsize,
+    /// In translated code or a helper: host addresses in the cache must stay.
+    pub(crate) inside: AtomicBool,
+    /// The cache epoch that the shadow stack's host addresses are of.
+    pub(crate) epoch: u64,
+    /// The fault behind `ExitReason::Fault`.
+    pub(crate) fault: SyncFault,
+    /// Run the next instruction alone: it changes the code it lies in.
+    pub(crate) step: bool,
+    pub(crate) shadow: Shadow,
+    pub(crate) tgid: i32,
+    stopped: Option<Stopped>,
+}
+
+impl Default for HostSignals {
+    fn default() -> Self {
+        HostSignals {
+            queue: UnsafeCell::new([MaybeUninit::uninit(); QUEUE]),
+            head: AtomicUsize::new(0),
+            tail: AtomicUsize::new(0),
+            inside: AtomicBool::new(false),
+            epoch: 0,
+            fault: SyncFault::default(),
+            step: false,
+            shadow: Shadow::default(),
+            tgid: 0,
+            stopped: None,
+        }
     }
 }
 
 impl HostSignals {
-    /// The queued asynchronous signal; the queue is empty afterwards. Only for the thread itself, outside its handler.
+    /// The oldest queued asynchronous signal, removed. Only for the thread itself, outside its handler.
     pub fn take(&mut self) -> Option<libc::siginfo_t> {
-        if !self.queued.swap(false, Ordering::Acquire) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        if tail == self.head.load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the handler writes `info` only while `queued` is clear, and everything asynchronous is blocked since.
-        unsafe { (*self.info.get()).take() }
+        // SAFETY: the slots between tail and head were written before head was advanced; the handler does not write them.
+        let info = unsafe { (*self.queue.get())[tail % QUEUE].assume_init() };
+        self.tail.store(tail + 1, Ordering::Release);
+        Some(info)
     }
+
+    /// Queues a signal; drops it when the queue is full. Only for the handler on the owning thread.
+    pub(crate) fn put(&self, info: &libc::siginfo_t) {
+        let head = self.head.load(Ordering::Relaxed);
+        if head - self.tail.load(Ordering::Acquire) < QUEUE {
+            // SAFETY: the slot is free, and only the handler writes slots; it is not interrupted by itself.
+            unsafe { (*self.queue.get())[head % QUEUE].write(*info) };
+            self.head.store(head + 1, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Makes the thread, whose host pc is `pc` in the cache and whose shadow stack pointer is `top`, come to the dispatcher at its next guest
+    /// instruction boundary: its direct exits lead to their stubs, its lookups miss, its next return mismatches.
+    pub(crate) fn stop(&mut self, cpu: &mut CpuState, pc: u64, top: u64) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let Some(places) = code::places() else { return };
+        let tail = code::stop_at(pc);
+        cpu.lookup = places.all_miss;
+        let entry = self.shadow.get(top).unwrap_or((code::NEVER, crate::enter::never()));
+        self.shadow.put(top, code::NEVER, crate::enter::never());
+        self.stopped = Some(Stopped { epoch: code::epoch(), tail, top, entry });
+    }
+
+    /// Undoes [`HostSignals::stop`]; the thread is in the dispatcher. Links come back as exits are taken.
+    pub(crate) fn resume(&mut self, cpu: &mut CpuState) {
+        let Some(s) = self.stopped.take() else { return };
+        if let Some(places) = code::places() {
+            cpu.lookup = places.lookup;
+        }
+        if s.epoch != code::epoch() {
+            return;
+        }
+        if self.shadow.get(s.top) == Some((code::NEVER, crate::enter::never())) {
+            self.shadow.put(s.top, s.entry.0, s.entry.1);
+        }
+        if let Some(at) = s.tail {
+            code::free_tail(at);
+        }
+    }
+}
+
+/// Called by the helper thunks when `pending` is not zero: the thread is about to return to translated code.
+///
+/// # Safety
+/// `cpu` is the calling thread's, in a helper thunk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xrun_helper_pending(cpu: *mut CpuState) {
+    // SAFETY: `cpu` is the first field of the thread's record; the thunk holds no reference into it. A signal handler that
+    // interrupts this only queues.
+    let t = unsafe { &mut *cpu.cast::<crate::thread::Thread>() };
+    let (pc, top) = (t.cpu.helper_return & !3, t.cpu.shadow);
+    t.host.stop(&mut t.cpu, pc, top);
+}
+
+/// The signal that interrupts a thread for the runtime's own purposes. The guest may use it too: ours carries [`KICK_VALUE`].
+pub const KICK: i32 = 64;
+/// `si_value` of our own [`KICK`].
+pub const KICK_VALUE: u64 = 0x7872_756e_6b69_636b;
+
+/// Interrupts the host thread `tid` of process `tgid`.
+pub fn kick(tgid: i32, tid: i32) {
+    #[repr(C)]
+    struct Queued {
+        signo: i32,
+        errno: i32,
+        code: i32,
+        pad: i32,
+        pid: i32,
+        uid: u32,
+        value: u64,
+        rest: [u64; 12],
+    }
+    let info = Queued {
+        signo: KICK,
+        errno: 0,
+        code: -1,
+        pad: 0,
+        // SAFETY: getpid and getuid have no arguments and cannot fail.
+        pid: unsafe { libc::getpid() },
+        // SAFETY: as above.
+        uid: unsafe { libc::getuid() },
+        value: KICK_VALUE,
+        rest: [0; 12],
+    };
+    // SAFETY: `info` has the kernel's 128-byte siginfo layout for a queued signal (si_code SI_QUEUE).
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, tgid, tid, KICK, &raw const info) };
+}
+
+/// Says that the instruction at `rip` is known but not implemented.
+pub fn unsupported(rip: u64) {
+    let mut bytes = [0u8; 15];
+    let n = crate::memory::access::read_some(rip, &mut bytes);
+    let hex: String = bytes[..n].iter().map(|b| format!(" {b:02x}")).collect();
+    eprintln!("xrun: unsupported instruction at {rip:#x}:{hex}");
 }
 
 /// Ends the process by `signal`, as its default action would.
@@ -62,5 +205,94 @@ pub fn die(signal: i32) -> ! {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
         libc::raise(signal);
         libc::abort()
+    }
+}
+
+/// The signals that guest code itself raises: never blocked on the host.
+pub const SYNCHRONOUS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE];
+
+/// `mask` (bit n-1 for signal n) without the signals that must stay open on the host.
+pub const fn host_mask(mask: u64) -> u64 {
+    let mut open = 1u64 << (KICK - 1);
+    let mut i = 0;
+    while i < SYNCHRONOUS.len() {
+        open |= 1 << (SYNCHRONOUS[i] - 1);
+        i += 1;
+    }
+    mask & !open
+}
+
+/// Sets what the host does with `signal`: run the runtime's handler, ignore, or the default action. The error is an errno.
+pub fn set_action(signal: i32, action: Action) -> Result<(), i32> {
+    /// The kernel's struct sigaction (asm-generic/signal.h; x86_64 has the same order).
+    #[repr(C)]
+    struct KernelAction {
+        handler: u64,
+        flags: u64,
+        restorer: u64,
+        mask: u64,
+    }
+    let (handler, flags) = match action {
+        Action::Handle { restart } => {
+            let restart = if restart { libc::SA_RESTART as u64 } else { 0 };
+            (super::handler::address(), libc::SA_SIGINFO as u64 | libc::SA_ONSTACK as u64 | restart)
+        }
+        Action::Ignore => (libc::SIG_IGN as u64, 0),
+        Action::Default => (libc::SIG_DFL as u64, 0),
+    };
+    let a = KernelAction { handler, flags, restorer: 0, mask: !0 };
+    // SAFETY: the structure is the kernel's; the handler is async-signal-safe by its own contract. Not through libc, which keeps
+    // signals 32 and 33 to itself.
+    let r = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const a, std::ptr::null_mut::<u8>(), 8) };
+    if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)) }
+}
+
+/// See [`set_action`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The runtime's handler. `restart`: the kernel restarts calls it interrupts, where SA_RESTART says so (signal(7)).
+    Handle {
+        restart: bool,
+    },
+    Ignore,
+    Default,
+}
+
+/// Installs the handler for everything the runtime itself needs. Once per process, before guest code runs.
+pub fn install() -> Result<(), i32> {
+    for s in [libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP, libc::SIGILL, libc::SIGFPE, KICK] {
+        set_action(s, Action::Handle { restart: true })?;
+    }
+    Ok(())
+}
+
+/// The alternate stack the handler of this host thread runs on.
+#[derive(Debug)]
+pub struct AltStack(u64);
+
+const ALT: u64 = 128 << 10;
+
+impl AltStack {
+    /// Maps it and tells the kernel; the error is an errno.
+    pub fn new() -> Result<AltStack, i32> {
+        use crate::memory::host;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let at = host::mmap(0, ALT, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
+        let s = AltStack(at);
+        s.set(0);
+        Ok(s)
+    }
+
+    fn set(&self, flags: i32) {
+        let stack = libc::stack_t { ss_sp: self.0 as *mut _, ss_flags: flags, ss_size: ALT as usize };
+        // SAFETY: the mapping is this object's own and stays until the kernel was told to forget it.
+        unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
+    }
+}
+
+impl Drop for AltStack {
+    fn drop(&mut self) {
+        self.set(libc::SS_DISABLE);
+        let _ = crate::memory::host::munmap(self.0, ALT);
     }
 }

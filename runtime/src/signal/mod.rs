@@ -1,5 +1,6 @@
 //! Signals as the guest sees them. The host's side (handlers, classification of an interrupted host pc) is [`host`].
 
+pub mod handler;
 pub mod host;
 
 use crate::thread::Thread;
@@ -29,4 +30,9 @@ pub fn deliver_pending(thread: &mut Thread) {
     if let Some(info) = thread.host.take() {
         host::die(info.si_signo)
     }
+}
+
+/// A signal was queued while runtime code at host `pc` ran: the place to give up a system call that was about to be entered.
+pub fn interrupt_call(pc: &mut u64) {
+    let _ = pc;
 }

@@ -1,0 +1,173 @@
+//! The memory translated code lies in, and the indirect-branch tables before it: one private anonymous mapping, so that fork
+//! copies it lazily and a child's patches stay its own.
+//!
+//! Layout: page (its last u64 is [`NEVER`]), the all-miss table, page (the same), the lookup table, code up to the end. Everything starts as
+//! zero pages that cost nothing until touched. A table slot is the byte offset of a host entry from the table's base; the
+//! zero slot therefore names the base itself, before which [`NEVER`] stands where an entry has its guest address. The whole mapping is
+//! within the reach of a B.
+
+use crate::abi::LOOKUP_BITS;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// No guest instruction has this address: user code lies below 2^47.
+pub const NEVER: u64 = u64::MAX;
+
+const PAGE: usize = 4096;
+const TABLE: usize = 4 << LOOKUP_BITS;
+const MISS_BASE: usize = PAGE;
+const LOOKUP_BASE: usize = PAGE + TABLE + PAGE;
+const CODE: usize = LOOKUP_BASE + TABLE;
+
+/// The reach of B and BL in either direction.
+pub const SIZE: usize = 128 << 20;
+
+/// See the file's head.
+pub struct Arena {
+    base: u64,
+    size: usize,
+    /// Byte offset from `base` of the first free word.
+    cursor: usize,
+}
+
+impl Arena {
+    /// Maps `size` bytes; the error is the errno of mmap.
+    pub fn new(size: usize) -> Result<Arena, i32> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice affects no existing memory.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), size, prot, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
+        }
+        let arena = Arena { base: at as u64, size, cursor: CODE };
+        for base in [MISS_BASE, LOOKUP_BASE] {
+            // SAFETY: both addresses are aligned and inside the new mapping.
+            unsafe { AtomicU64::from_ptr((arena.base + base as u64 - 8) as *mut u64) }.store(NEVER, Ordering::Relaxed);
+        }
+        Ok(arena)
+    }
+
+    /// The lookup table; what `CpuState::lookup` normally is.
+    pub fn lookup(&self) -> u64 {
+        self.base + LOOKUP_BASE as u64
+    }
+
+    /// A table in which every lookup misses.
+    pub fn all_miss(&self) -> u64 {
+        self.base + MISS_BASE as u64
+    }
+
+    /// Where code lies, as host addresses.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        self.base + CODE as u64..self.base + self.size as u64
+    }
+
+    /// Takes space for `words` words; returns its host address, 16-byte aligned. `None` when full.
+    pub fn take(&mut self, words: usize) -> Option<u64> {
+        let at = self.cursor.next_multiple_of(16);
+        let end = at.checked_add(words.checked_mul(4)?)?;
+        if end > self.size {
+            return None;
+        }
+        self.cursor = end;
+        Some(self.base + at as u64)
+    }
+
+    /// Bytes of code taken.
+    pub fn used(&self) -> usize {
+        self.cursor - CODE
+    }
+
+    /// Makes all space free again and empties the lookup table. No thread may be in translated code or come back to it.
+    pub fn reset(&mut self) {
+        self.cursor = CODE;
+        // SAFETY: the range is the lookup table's own pages; a private anonymous mapping reads as zero after MADV_DONTNEED.
+        unsafe { libc::madvise(self.lookup() as *mut _, TABLE, libc::MADV_DONTNEED) };
+    }
+
+    /// Copies `words` to `at`, which `take` returned. They may be executed after [`sync`].
+    pub fn copy(&self, at: u64, words: &[u32]) {
+        debug_assert!(self.range().contains(&at) && at + 4 * words.len() as u64 <= self.range().end);
+        // SAFETY: the space belongs to this region alone and nobody executes it yet.
+        unsafe { std::ptr::copy_nonoverlapping(words.as_ptr(), at as *mut u32, words.len()) };
+    }
+
+    fn word(&self, at: u64) -> &AtomicU32 {
+        debug_assert!(at % 4 == 0 && at >= self.base && at < self.base + self.size as u64);
+        // SAFETY: aligned, inside the mapping, which is never unmapped; other threads only execute or atomically patch it.
+        unsafe { AtomicU32::from_ptr(at as *mut u32) }
+    }
+
+    /// The word at host address `at`.
+    pub fn read(&self, at: u64) -> u32 {
+        self.word(at).load(Ordering::Relaxed)
+    }
+
+    /// Replaces one word that threads may be executing. Each sees the old or the new one (Arm ARM, B2.2.5 "Concurrent modification and
+    /// execution of instructions").
+    pub fn patch(&self, at: u64, word: u32) {
+        self.word(at).store(word, Ordering::Relaxed);
+        sync(at, 4);
+    }
+
+    /// The slot of `guest` in the lookup table.
+    pub fn slot(&self, guest: u64) -> &AtomicU32 {
+        let index = guest & ((1 << LOOKUP_BITS) - 1);
+        self.word(self.lookup() + 4 * index)
+    }
+}
+
+/// What the lookup in the table at `lookup` finds for `guest`: what translated code does inline, both tries in one.
+pub fn probe(lookup: u64, guest: u64) -> Option<u64> {
+    if guest >> 47 != 0 {
+        return None;
+    }
+    let index = guest & ((1 << LOOKUP_BITS) - 1);
+    // SAFETY: `lookup` is one of an arena's two tables; their slots hold offsets of entries, or 0, with a u64 before each.
+    unsafe {
+        let slot = AtomicU32::from_ptr((lookup + 4 * index) as *mut u32).load(Ordering::Acquire);
+        let host = lookup + u64::from(slot);
+        let tag = ((host - 8) as *const u64).read_unaligned();
+        (tag & !crate::abi::WANTS_FLAGS == guest).then_some(host)
+    }
+}
+
+/// Makes `len` bytes of new instructions at `at` visible to instruction fetch on every core (Arm ARM, B2.4.4 "Concurrent modification":
+/// clean to the point of unification, invalidate, barriers). Lines are as CTR_EL0 says.
+#[cfg(target_arch = "aarch64")]
+pub fn sync(at: u64, len: usize) {
+    use std::arch::asm;
+    let ctr: u64;
+    // SAFETY: reads a register user code may read; Linux sets SCTLR_EL1.UCT, or traps and emulates it.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
+    let end = at + len as u64;
+    // IDC: data need not be cleaned. DIC: instructions need not be invalidated.
+    if ctr >> 28 & 1 == 0 {
+        let line = 4u64 << (ctr >> 16 & 15);
+        let mut p = at & !(line - 1);
+        while p < end {
+            // SAFETY: cache maintenance by address of memory this process maps; it changes no data.
+            unsafe { asm!("dc cvau, {}", in(reg) p, options(nostack, preserves_flags)) };
+            p += line;
+        }
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    if ctr >> 29 & 1 == 0 {
+        let line = 4u64 << (ctr & 15);
+        let mut p = at & !(line - 1);
+        while p < end {
+            // SAFETY: as above.
+            unsafe { asm!("ic ivau, {}", in(reg) p, options(nostack, preserves_flags)) };
+            p += line;
+        }
+        // SAFETY: a barrier.
+        unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+}
+
+/// Elsewhere the bytes are data.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn sync(_at: u64, _len: usize) {}

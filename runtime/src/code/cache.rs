@@ -1,0 +1,368 @@
+//! The tables of the code cache and every change to them: publication, linking, invalidation. Pure bookkeeping plus patches to the arena;
+//! the lock around it, and the threads, are the parent module's.
+//!
+//! Invariants: a live region's entries and links lead only to live regions; a lookup slot leads only to a live region; space of dead
+//! regions is not reused before [`Cache::reset`].
+
+use super::arena::Arena;
+use super::branch;
+use super::region::{Link, NONE, Point, Region, RegionId};
+use crate::engine::Translation;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+/// Addresses need no protection against chosen collisions: one multiplication spreads them.
+#[derive(Clone, Copy, Default)]
+pub struct AddrHasher(u64);
+
+impl Hasher for AddrHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u64(u64::from(*b));
+        }
+    }
+    fn write_u64(&mut self, v: u64) {
+        // 2^64 / golden ratio. hashbrown takes the bucket from the low bits and the tag from the high ones.
+        let h = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = h ^ h >> 32;
+    }
+}
+
+type AddrMap<V> = HashMap<u64, V, BuildHasherDefault<AddrHasher>>;
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub regions: u64,
+    pub words: u64,
+    pub links: u64,
+    pub invalidated: u64,
+    pub flushes: u64,
+}
+
+/// A register branch replaced by a trap while threads are being stopped.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    at: u64,
+    word: u32,
+    users: u32,
+}
+
+/// See the file's head.
+pub struct Cache {
+    pub arena: Arena,
+    /// In order of address.
+    regions: Vec<Region>,
+    /// Guest address of an entry -> its host address and region.
+    entries: AddrMap<(u64, RegionId)>,
+    /// Guest page number -> regions made from it.
+    pages: AddrMap<Vec<RegionId>>,
+    tails: Vec<Tail>,
+    pub stats: Stats,
+}
+
+/// What a host address in the arena is, when a thread trapped or faulted there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trapped {
+    /// An entry or landing of a dead region: continue at this guest address.
+    Dead(u64),
+    /// A replaced register branch: the host register with its target.
+    Tail(u32),
+    /// The word is no trap (any more): run it again.
+    Again,
+}
+
+impl Cache {
+    pub fn new(arena: Arena) -> Cache {
+        Cache {
+            arena,
+            regions: Vec::new(),
+            entries: AddrMap::default(),
+            pages: AddrMap::default(),
+            tails: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Host address of the entry for `guest`.
+    pub fn entry(&self, guest: u64) -> Option<u64> {
+        self.entries.get(&guest).map(|e| e.0)
+    }
+
+    /// The region host address `pc` is in.
+    pub fn region_at(&self, pc: u64) -> Option<(RegionId, &Region)> {
+        let i = self.regions.partition_point(|r| r.start <= pc).checked_sub(1)?;
+        let r = &self.regions[i];
+        r.contains(pc).then_some((i as RegionId, r))
+    }
+
+    /// Copies `t` into the arena and makes its entries known; returns its own entry's host address, `None` when there is no space. With
+    /// `listed` false nothing leads to it but the returned address (a single step).
+    pub fn publish(&mut self, t: &Translation, listed: bool) -> Option<u64> {
+        let start = self.arena.take(t.words.len())?;
+        self.arena.copy(start, &t.words);
+        super::arena::sync(start, 4 * t.words.len());
+        let id = self.regions.len() as RegionId;
+        let region = Region::new(start, id, t);
+        if listed {
+            for (i, e) in region.entries.iter().enumerate() {
+                let at = (start + u64::from(e.offset), id);
+                if i == 0 {
+                    self.entries.insert(e.guest, at);
+                } else {
+                    self.entries.entry(e.guest).or_insert(at);
+                }
+            }
+        }
+        for page in region.pages() {
+            self.pages.entry(page).or_default().push(id);
+        }
+        let host = start + u64::from(region.entries.first().map_or(0, |e| e.offset));
+        self.stats.regions += 1;
+        self.stats.words += t.words.len() as u64;
+        self.regions.push(region);
+        Some(host)
+    }
+
+    /// Fills the lookup slot of `guest`, whose entry is at `host`.
+    pub fn remember(&self, guest: u64, host: u64) {
+        let offset = (host - self.arena.lookup()) as u32;
+        self.arena.slot(guest).store(offset, Ordering::Release);
+    }
+
+    /// Links the exits of the stub whose data is at host address `data` to the entry of their target, if the region is alive and the entry
+    /// exists.
+    pub fn link(&mut self, data: u64) {
+        let Some((id, region)) = self.region_at(data) else { return };
+        if !region.alive {
+            return;
+        }
+        let offset = (data - region.start) as u32;
+        let Some(stub) = region.links.iter().map(|l| l.stub).filter(|s| *s < offset).max() else { return };
+        for i in 0..region_links(&self.regions, id) {
+            let l = self.regions[id as usize].links[i];
+            if l.stub == stub {
+                self.link_one(id, i, l);
+            }
+        }
+    }
+
+    fn link_one(&mut self, id: RegionId, i: usize, l: Link) {
+        let start = self.regions[id as usize].start;
+        let (host, to) = if l.inside != NONE {
+            (start + u64::from(l.inside), id)
+        } else {
+            match self.entries.get(&l.target) {
+                Some(&e) => e,
+                None => return,
+            }
+        };
+        if l.to == to && l.saved == 0 && l.inside == NONE {
+            // Already linked by another thread; writing it again is harmless but costs cache maintenance on every core.
+            let site = start + u64::from(l.site);
+            if branch::retarget(self.arena.read(site), (host as i64 - site as i64) >> 2) == Some(self.arena.read(site))
+            {
+                return;
+            }
+        }
+        let site = start + u64::from(l.site);
+        let word = self.arena.read(site);
+        let mut saved = l.saved;
+        if let Some(word) = branch::retarget(word, (host as i64 - site as i64) >> 2) {
+            self.arena.patch(site, word);
+        } else {
+            let stub = start + u64::from(l.stub);
+            let Some(jump) = branch::b((host as i64 - stub as i64) >> 2) else { return };
+            let first = self.arena.read(stub);
+            // Another exit with the same stub may have replaced it already.
+            if first != jump {
+                saved = first;
+                self.arena.patch(stub, jump);
+            }
+        }
+        self.stats.links += 1;
+        let link = &mut self.regions[id as usize].links[i];
+        link.to = to;
+        link.saved = saved;
+        if to != id {
+            self.regions[to as usize].incoming.push((id, i as u32));
+        }
+    }
+
+    /// Points a link back at its stub.
+    fn unlink(&mut self, id: RegionId, i: usize) {
+        let region = &mut self.regions[id as usize];
+        let l = &mut region.links[i];
+        let (site, stub) = (region.start + u64::from(l.site), region.start + u64::from(l.stub));
+        if l.saved != 0 {
+            self.arena.patch(stub, l.saved);
+        }
+        let word = self.arena.read(site);
+        match branch::retarget(word, (stub as i64 - site as i64) >> 2) {
+            Some(w) if w != word => self.arena.patch(site, w),
+            _ => {}
+        }
+        l.saved = 0;
+        l.to = NONE;
+    }
+
+    fn unlink_all(&mut self, id: RegionId) {
+        for i in 0..region_links(&self.regions, id) {
+            if self.regions[id as usize].links[i].to != NONE {
+                self.unlink(id, i);
+            }
+        }
+    }
+
+    /// Makes sure that no code made from a byte of `range` is started any more, and that threads in such code leave it soon. True if there
+    /// was any.
+    pub fn invalidate(&mut self, range: &Range<u64>) -> bool {
+        if range.start >= range.end {
+            return false;
+        }
+        let pages = range.start >> 12..=(range.end - 1) >> 12;
+        let mut dead = Vec::new();
+        // A large munmap covers more pages than there are regions.
+        if pages.end() - pages.start() < self.pages.len() as u64 {
+            for page in pages {
+                if let Some(ids) = self.pages.get(&page) {
+                    dead.extend_from_slice(ids);
+                }
+            }
+        } else {
+            for (page, ids) in &self.pages {
+                if pages.contains(page) {
+                    dead.extend_from_slice(ids);
+                }
+            }
+        }
+        dead.sort_unstable();
+        dead.dedup();
+        dead.retain(|id| self.regions[*id as usize].depends_on(range));
+        for id in &dead {
+            self.kill(*id);
+        }
+        !dead.is_empty()
+    }
+
+    fn kill(&mut self, id: RegionId) {
+        let region = &mut self.regions[id as usize];
+        region.alive = false;
+        let start = region.start;
+        for (from, i) in std::mem::take(&mut region.incoming) {
+            if self.regions[from as usize].links[i as usize].to == id {
+                self.unlink(from, i as usize);
+            }
+        }
+        self.unlink_all(id);
+        let region = &self.regions[id as usize];
+        for p in &*region.entries {
+            let host = start + u64::from(p.offset);
+            if self.entries.get(&p.guest).is_some_and(|e| e.1 == id) {
+                self.entries.remove(&p.guest);
+            }
+            let slot = self.arena.slot(p.guest);
+            if slot.load(Ordering::Relaxed) == (host - self.arena.lookup()) as u32 {
+                slot.store(0, Ordering::Relaxed);
+            }
+        }
+        for Point { offset, .. } in region.entries.iter().chain(&*region.landings) {
+            self.arena.patch(start + u64::from(*offset), branch::DEAD);
+        }
+        for page in region.pages() {
+            if let Some(ids) = self.pages.get_mut(&page) {
+                ids.retain(|i| *i != id);
+                if ids.is_empty() {
+                    self.pages.remove(&page);
+                }
+            }
+        }
+        self.stats.invalidated += 1;
+    }
+
+    /// Makes a thread whose host pc is `pc` leave translated code at its next guest instruction boundary, provided its lookups miss and
+    /// its next return mismatches: every exit of the region leads to its stub, and a register branch that may have read its target already
+    /// becomes a trap. Returns that branch's address, to be given to [`Cache::free_tail`] when the thread has stopped.
+    pub fn stop_at(&mut self, pc: u64) -> Option<u64> {
+        let (id, region) = self.region_at(pc)?;
+        let end = region.start + u64::from(region.bytes);
+        self.unlink_all(id);
+        // Lookup and return sequences are straight but for the branch to their miss path, and shorter than this.
+        let mut at = pc;
+        for _ in 0..16 {
+            if at >= end {
+                break;
+            }
+            if let Some(t) = self.tails.iter_mut().find(|t| t.at == at) {
+                t.users += 1;
+                return Some(at);
+            }
+            let word = self.arena.read(at);
+            if branch::is_thunk_call(self.arena.read(at - 4), word) {
+                // A helper: what follows it reads its targets afresh. Any other thunk: the thread leaves.
+                break;
+            }
+            if branch::register_target(word).is_some() {
+                self.tails.push(Tail { at, word, users: 1 });
+                self.arena.patch(at, branch::TAIL);
+                return Some(at);
+            }
+            if branch::ends_straight_line(word) {
+                break;
+            }
+            at += 4;
+        }
+        None
+    }
+
+    /// Ends one use of a trap that [`Cache::stop_at`] placed.
+    pub fn free_tail(&mut self, at: u64) {
+        let Some(i) = self.tails.iter().position(|t| t.at == at) else { return };
+        self.tails[i].users -= 1;
+        if self.tails[i].users == 0 {
+            let t = self.tails.swap_remove(i);
+            if self.arena.read(t.at) == branch::TAIL {
+                self.arena.patch(t.at, t.word);
+            }
+        }
+    }
+
+    /// What the trap a thread met at host address `pc` means.
+    pub fn trapped(&self, pc: u64) -> Trapped {
+        match self.arena.read(pc) {
+            branch::DEAD => {
+                let guest = self.region_at(pc).and_then(|(_, r)| r.point_at(pc));
+                guest.map_or(Trapped::Again, Trapped::Dead)
+            }
+            branch::TAIL => {
+                let word = self.tails.iter().find(|t| t.at == pc).map(|t| t.word);
+                word.and_then(branch::register_target).map_or(Trapped::Again, Trapped::Tail)
+            }
+            _ => Trapped::Again,
+        }
+    }
+
+    /// Forgets all code. No thread may be in it or return to it.
+    pub fn reset(&mut self) {
+        self.regions.clear();
+        self.entries.clear();
+        self.pages.clear();
+        self.tails.clear();
+        self.arena.reset();
+        self.stats.flushes += 1;
+    }
+
+    /// The regions that may run, for tests and tools.
+    pub fn live(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().filter(|r| r.alive)
+    }
+}
+
+fn region_links(regions: &[Region], id: RegionId) -> usize {
+    regions[id as usize].links.len()
+}

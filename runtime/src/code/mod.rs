@@ -1,0 +1,293 @@
+//! The code cache: one per process, shared by its threads. Finds or makes the host code of a guest address, chains it, and throws it away
+//! when the guest changes the bytes it was made from.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `arena` | the memory, the lookup table, instruction cache maintenance |
+//! | `branch` | the instructions that are patched |
+//! | `region` | one region's tables |
+//! | `cache` | all tables and their changes |
+//!
+//! Locks: one mutex guards the tables and all patches. It is held for short times only, never while translating, never while calling
+//! `memory` or waiting for a thread; a signal handler may take it when it interrupted translated code, which never holds it.
+//!
+//! Emptying the cache needs all threads out of translated code: [`flush`] raises a flag, interrupts them, and waits. A thread says that it is
+//! inside with [`Gate`]; one that comes while the flag is up waits in front of it.
+
+pub mod arena;
+pub mod branch;
+pub mod cache;
+pub mod region;
+
+use crate::engine::{FlagForm, Ordering, Request, TranslateError};
+use crate::thread::{self, Thread};
+pub use arena::NEVER;
+use arena::{Arena, probe};
+use cache::Cache;
+pub use cache::{Stats, Trapped};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
+static PLACES: OnceLock<Places> = OnceLock::new();
+static ORDERED: AtomicBool = AtomicBool::new(false);
+/// Advances when the cache is emptied: host addresses from before are void.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+/// Not 0 while [`flush`] wants all threads out.
+static STOPPING: AtomicU32 = AtomicU32::new(0);
+/// Held by the thread that empties the cache.
+static FLUSHING: Mutex<()> = Mutex::new(());
+
+/// Where the arena's parts are; fixed once made.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub lookup: u64,
+    pub all_miss: u64,
+    pub code: Range<u64>,
+}
+
+/// A host entry address, and the epoch in which it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub host: u64,
+    pub epoch: u64,
+}
+
+fn lock() -> MutexGuard<'static, Option<Cache>> {
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the cache if there is none yet. Halves its size until the host grants it; the error is an errno.
+pub fn init() -> Result<&'static Places, i32> {
+    if let Some(p) = PLACES.get() {
+        return Ok(p);
+    }
+    let mut guard = lock();
+    if guard.is_none() {
+        let mut size = arena::SIZE;
+        let arena = loop {
+            match Arena::new(size) {
+                Ok(a) => break a,
+                Err(e) if size <= 4 << 20 => return Err(e),
+                Err(_) => size /= 2,
+            }
+        };
+        let places = Places { lookup: arena.lookup(), all_miss: arena.all_miss(), code: arena.range() };
+        let _ = PLACES.set(places);
+        *guard = Some(Cache::new(arena));
+    }
+    drop(guard);
+    PLACES.get().ok_or(libc::ENOMEM)
+}
+
+/// Where the arena is; `None` before [`init`]. Takes no lock.
+pub fn places() -> Option<&'static Places> {
+    PLACES.get()
+}
+
+/// Whether host address `pc` is in the arena. Takes no lock.
+pub fn contains(pc: u64) -> bool {
+    PLACES.get().is_some_and(|p| p.code.contains(&pc))
+}
+
+/// See [`Found::epoch`].
+pub fn epoch() -> u64 {
+    EPOCH.load(Mem::SeqCst)
+}
+
+fn with<R>(f: impl FnOnce(&mut Cache) -> R) -> Option<R> {
+    lock().as_mut().map(f)
+}
+
+/// Counters, and bytes of code in the cache.
+pub fn stats() -> (Stats, usize) {
+    with(|c| (c.stats, c.arena.used())).unwrap_or_default()
+}
+
+/// Host code for guest address `pc`: from the lookup table, else from the tables, else translated now. Fills the lookup slot.
+pub fn find(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
+    let epoch = epoch();
+    if let Some(p) = PLACES.get()
+        && let Some(host) = probe(p.lookup, pc)
+    {
+        return Ok(Found { host, epoch });
+    }
+    let known = with(|c| {
+        let host = c.entry(pc)?;
+        c.remember(pc, host);
+        Some(host)
+    });
+    match known.flatten() {
+        Some(host) => Ok(Found { host, epoch }),
+        None => translate(thread, pc, false),
+    }
+}
+
+/// Code for exactly the one instruction at `pc`, known to nobody else.
+pub fn single(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
+    translate(thread, pc, true)
+}
+
+/// Code for `pc`, which an exit leads to whose stub's data is at host address `data`; afterwards that exit leads there directly.
+pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateError> {
+    let from = thread.host.epoch();
+    let known = with(|c| {
+        let host = c.entry(pc)?;
+        c.link(data);
+        Some(host)
+    });
+    if let Some(Some(host)) = known
+        && from == epoch()
+    {
+        return Ok(Found { host, epoch: from });
+    }
+    let found = find(thread, pc)?;
+    with(|c| {
+        if from == epoch() {
+            c.link(data);
+        }
+    });
+    Ok(found)
+}
+
+fn translate(thread: &Thread, pc: u64, single: bool) -> Result<Found, TranslateError> {
+    let Some(engine) = crate::engine::installed() else { return Err(TranslateError::Fetch(pc)) };
+    // Code that other threads rewrite all the time is still translated at some point; it is then good for one run only.
+    const TRIES: u32 = 16;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let generation = crate::memory::generation();
+        let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
+        let t = engine.translate(Request { pc, ordering, single }, &crate::memory::Code)?;
+        let listed = !single && tries < TRIES;
+        let epoch = epoch();
+        let host = with(|c| {
+            if listed {
+                if crate::memory::generation() != generation {
+                    return Err(());
+                }
+                if let Some(host) = c.entry(pc) {
+                    return Ok(Some(host));
+                }
+            }
+            let host = c.publish(&t, listed);
+            if let (Some(host), true) = (host, listed) {
+                c.remember(pc, host);
+            }
+            Ok(host)
+        });
+        match host {
+            Some(Ok(Some(host))) => return Ok(Found { host, epoch }),
+            Some(Ok(None)) => flush(thread),
+            Some(Err(())) => {}
+            None => return Err(TranslateError::Fetch(pc)),
+        }
+    }
+}
+
+/// Code made from any byte of `range` is not started any more; threads inside it leave at their next exit. Called after the bytes
+/// or their protection changed, also in a fault handler.
+pub fn invalidate(range: Range<u64>) {
+    with(|c| c.invalidate(&range));
+}
+
+/// From now on translated code orders memory accesses as x86 does. Only while no other thread runs guest code.
+pub fn set_ordered() {
+    if ORDERED.swap(true, Mem::SeqCst) {
+        return;
+    }
+    if with(|c| c.stats.regions) > Some(0) {
+        let current = thread::current();
+        // SAFETY: the record of the calling thread is alive while it runs; only shared access is made of it.
+        match unsafe { current.as_ref() } {
+            Some(t) => flush(t),
+            None => empty(),
+        }
+    }
+}
+
+/// Empties the cache: waits until no other thread is in translated code, and makes them all find their way anew. The caller is not in
+/// translated code nor in a helper.
+pub fn flush(thread: &Thread) {
+    let before = epoch();
+    let _one = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
+    // Somebody else may have emptied it while this thread waited.
+    if epoch() == before {
+        STOPPING.store(1, Mem::SeqCst);
+        thread::stop_others(thread);
+        empty();
+        STOPPING.store(0, Mem::SeqCst);
+        thread::futex_wake(&STOPPING);
+    }
+}
+
+fn empty() {
+    with(Cache::reset);
+    EPOCH.fetch_add(1, Mem::SeqCst);
+}
+
+/// A thread's way past a running [`flush`].
+pub struct Gate;
+
+impl Gate {
+    /// Says that `thread` is about to enter translated code it found in `epoch`. False: the code is gone (and the flag is down), find it again.
+    pub fn enter(thread: &Thread, epoch: u64) -> bool {
+        thread.host.inside.store(true, Mem::SeqCst);
+        if STOPPING.load(Mem::SeqCst) == 0 && EPOCH.load(Mem::SeqCst) == epoch {
+            return true;
+        }
+        Gate::leave(thread);
+        while STOPPING.load(Mem::SeqCst) != 0 {
+            thread::futex_wait(&STOPPING, 1);
+        }
+        false
+    }
+
+    pub fn leave(thread: &Thread) {
+        thread.host.inside.store(false, Mem::Release);
+    }
+}
+
+/// The guest instruction that host address `pc` is part of, and how to read its flags.
+pub fn guest_at(pc: u64) -> Option<(u64, FlagForm)> {
+    with(|c| c.region_at(pc)?.1.guest_at(pc))?
+}
+
+/// The guest address that an entry or landing at host address `pc` stands for.
+pub fn point_at(pc: u64) -> Option<u64> {
+    with(|c| c.region_at(pc)?.1.point_at(pc))?
+}
+
+/// Whether the region host address `pc` is in was invalidated.
+pub fn is_dead(pc: u64) -> bool {
+    with(|c| c.region_at(pc).is_some_and(|(_, r)| !r.alive)).unwrap_or(false)
+}
+
+/// See [`Cache::trapped`].
+pub fn trapped(pc: u64) -> Trapped {
+    with(|c| c.trapped(pc)).unwrap_or(Trapped::Again)
+}
+
+/// See [`Cache::stop_at`].
+pub fn stop_at(pc: u64) -> Option<u64> {
+    with(|c| c.stop_at(pc))?
+}
+
+/// See [`Cache::free_tail`].
+pub fn free_tail(at: u64) {
+    with(|c| c.free_tail(at));
+}
+
+/// Holds the cache's locks across fork, so that the child gets them free.
+pub struct ForkGuard {
+    _flushing: MutexGuard<'static, ()>,
+    _cache: MutexGuard<'static, Option<Cache>>,
+}
+
+/// See [`ForkGuard`].
+pub fn fork_guard() -> ForkGuard {
+    let flushing = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
+    ForkGuard { _flushing: flushing, _cache: lock() }
+}

@@ -1,0 +1,162 @@
+//! One translated region after publication: where it lies, how it is linked to others, and how a host pc in it is read back as a
+//! guest instruction. Offsets are in bytes from the region's start.
+
+use crate::engine::{FlagForm, Translation};
+use std::ops::Range;
+
+/// Index of a region in the cache; valid until the cache is emptied.
+pub type RegionId = u32;
+/// No region, no offset.
+pub const NONE: u32 = u32::MAX;
+
+/// An [`crate::engine::Exit`] and where it leads now.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub site: u32,
+    pub stub: u32,
+    pub target: u64,
+    /// The word inside the region a back edge leads to, or [`NONE`].
+    pub inside: u32,
+    /// The region it leads to, or [`NONE`] while it leads to its stub. A back edge leads to its own region.
+    pub to: RegionId,
+    /// The stub's first word, if it was replaced by a B because the site cannot reach the target. Else 0.
+    pub saved: u32,
+}
+
+/// A host word other code may come to, and the guest address it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub offset: u32,
+    pub guest: u64,
+}
+
+/// See [`crate::engine::Mark`]. Packed, because there is one for nearly every guest instruction: the guest address as a difference from the
+/// region's entry, or an index into `far` when that does not fit.
+#[derive(Clone, Copy, Debug)]
+struct PackedMark {
+    offset: u32,
+    /// Bits 0-1 flag form, bit 2 far, the rest signed.
+    packed: i32,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Region {
+    /// Host address.
+    pub start: u64,
+    pub bytes: u32,
+    /// May new code lead here? A dead region is kept for threads still in it and for return addresses that lead to it.
+    pub alive: bool,
+    pub entries: Box<[Point]>,
+    pub landings: Box<[Point]>,
+    pub links: Box<[Link]>,
+    /// Links of other regions that lead here: (region, link). May name links that have moved on since.
+    pub incoming: Vec<(RegionId, u32)>,
+    pub depends: Box<[Range<u64>]>,
+    marks: Box<[PackedMark]>,
+    far: Box<[u64]>,
+}
+
+const FAR: i32 = 4;
+
+fn form(bits: i32) -> FlagForm {
+    match bits & 3 {
+        0 => FlagForm::Direct,
+        1 => FlagForm::CarryInverted,
+        _ => FlagForm::FloatCompare,
+    }
+}
+
+impl Region {
+    /// The tables of `t`, as if copied to host address `start` and its back edges, as they are, linked.
+    pub fn new(start: u64, id: RegionId, t: &Translation) -> Region {
+        let point = |e: &crate::engine::Entry| Point { offset: 4 * e.word, guest: e.guest };
+        let base = t.entries.first().map_or(0, |e| e.guest);
+        let mut far = Vec::new();
+        let marks = t
+            .marks
+            .iter()
+            .map(|m| {
+                let flags = match m.flags {
+                    FlagForm::Direct => 0,
+                    FlagForm::CarryInverted => 1,
+                    FlagForm::FloatCompare => 2,
+                };
+                let delta = m.guest.wrapping_sub(base) as i64;
+                let packed = if delta.unsigned_abs() < 1 << 27 {
+                    (delta as i32) << 3 | flags
+                } else {
+                    far.push(m.guest);
+                    ((far.len() as i32 - 1) << 3) | FAR | flags
+                };
+                PackedMark { offset: 4 * m.word, packed }
+            })
+            .collect();
+        let links = t
+            .exits
+            .iter()
+            .map(|e| Link {
+                site: 4 * e.site,
+                stub: 4 * e.stub,
+                target: e.target,
+                inside: e.inside.map_or(NONE, |w| 4 * w),
+                to: if e.inside.is_some() { id } else { NONE },
+                saved: 0,
+            })
+            .collect();
+        Region {
+            start,
+            bytes: 4 * t.words.len() as u32,
+            alive: true,
+            entries: t.entries.iter().map(point).collect(),
+            landings: t.landings.iter().map(point).collect(),
+            links,
+            incoming: Vec::new(),
+            depends: t.depends.clone().into_boxed_slice(),
+            marks,
+            far: far.into_boxed_slice(),
+        }
+    }
+
+    /// Whether host address `pc` is in this region.
+    pub fn contains(&self, pc: u64) -> bool {
+        pc >= self.start && pc - self.start < u64::from(self.bytes)
+    }
+
+    /// The guest instruction that the word at host address `pc` is part of.
+    pub fn guest_at(&self, pc: u64) -> Option<(u64, FlagForm)> {
+        let offset = (pc - self.start) as u32;
+        let i = self.marks.partition_point(|m| m.offset <= offset).checked_sub(1)?;
+        let m = self.marks[i];
+        let guest = if m.packed & FAR != 0 {
+            self.far[(m.packed >> 3) as usize]
+        } else {
+            self.entries[0].guest.wrapping_add((m.packed >> 3) as i64 as u64)
+        };
+        Some((guest, form(m.packed)))
+    }
+
+    /// The guest address that the entry or landing at host address `pc` stands for.
+    pub fn point_at(&self, pc: u64) -> Option<u64> {
+        let offset = (pc - self.start) as u32;
+        self.entries.iter().chain(&*self.landings).find(|p| p.offset == offset).map(|p| p.guest)
+    }
+
+    /// Whether the region was made from any byte of `range`.
+    pub fn depends_on(&self, range: &Range<u64>) -> bool {
+        self.depends.iter().any(|d| d.start < range.end && range.start < d.end)
+    }
+
+    /// Pages (numbers of 4 KiB) the region was made from, each once.
+    pub fn pages(&self) -> Vec<u64> {
+        let mut pages: Vec<u64> = Vec::new();
+        for d in &*self.depends {
+            for page in d.start >> 12..=d.end.saturating_sub(1).max(d.start) >> 12 {
+                if !pages.contains(&page) {
+                    pages.push(page);
+                }
+            }
+        }
+        pages
+    }
+}
