@@ -78,8 +78,7 @@ impl Translator {
         for (at, label) in std::mem::take(&mut cx.inside) {
             exits[at].inside = cx.m.bound(label);
         }
-        let mut depends = region.depends.clone();
-        depends.extend(facts.depends.iter().cloned());
+        let depends = region.depends.iter().chain(&facts.depends).cloned().collect();
         let entries = vec![Entry { guest: region.entry, word: entry }];
         match cx.m.finish() {
             Ok(words) => Translation { words, entries, landings, exits, marks, depends },

@@ -9,7 +9,8 @@ pub mod int;
 pub mod link;
 pub mod simd;
 
-use dynasmrt::SimpleAssembler;
+mod words;
+
 pub use link::{Cond, Label};
 
 /// A general register x0..x30; 31 is XZR.
@@ -50,7 +51,7 @@ pub enum Addr {
 
 /// Emits words into a buffer; labels and the literal pool are resolved by [`Masm::finish`].
 pub struct Masm {
-    pub(super) a: SimpleAssembler,
+    pub(super) a: words::Words,
     labels: Vec<Option<u32>>,
     fixups: Vec<link::Fixup>,
     literals: Vec<(u64, Label)>,
@@ -64,24 +65,28 @@ impl Default for Masm {
 
 impl Masm {
     pub fn new() -> Masm {
-        let mut a = SimpleAssembler::new();
-        a.ops.reserve(2048);
-        Masm { a, labels: Vec::with_capacity(64), fixups: Vec::with_capacity(64), literals: Vec::new() }
+        Masm {
+            a: words::Words::with_capacity(512),
+            labels: Vec::with_capacity(64),
+            fixups: Vec::with_capacity(64),
+            literals: Vec::new(),
+        }
     }
 
     /// Offset of the next word.
     pub fn here(&self) -> u32 {
-        (self.a.ops.len() / 4) as u32
+        self.a.len() as u32
     }
 
     /// Emits one word as it is.
     pub fn word(&mut self, w: u32) {
-        self.a.ops.extend_from_slice(&w.to_le_bytes());
+        self.a.push_word(w);
     }
 
-    /// Emits eight bytes of data, aligned to eight; pads with one NOP before when needed.
+    /// Emits eight bytes of data.
     pub fn quad(&mut self, v: u64) {
-        self.a.ops.extend_from_slice(&v.to_le_bytes());
+        self.a.push_word(v as u32);
+        self.a.push_word((v >> 32) as u32);
     }
 
     /// Resolves labels and appends the literal pool.
@@ -97,7 +102,7 @@ impl Masm {
             self.bind(label);
             self.quad(v);
         }
-        let mut words: Vec<u32> = self.a.ops.as_chunks::<4>().0.iter().map(|c| u32::from_le_bytes(*c)).collect();
+        let mut words = self.a.into_words();
         link::resolve(&mut words, &self.labels, &self.fixups)?;
         Ok(words)
     }

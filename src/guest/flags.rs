@@ -90,15 +90,30 @@ impl FlagEffect {
     }
 }
 
-/// Host registers (by [`xrun_runtime::abi::GPR`]) of the guest general registers `i` writes, as a bit set. Slow: ask only when it matters.
+/// Host registers (by [`xrun_runtime::abi::GPR`]) of the guest general registers `i` writes, as a bit set.
 pub fn written_gprs(i: &Instruction) -> u32 {
+    use Mnemonic::*;
+    let host = |r: Register| 1u32 << xrun_runtime::abi::GPR[r.full_register().number()];
+    let op0 = || {
+        let r = i.op0_register();
+        if r.is_gpr() { host(r) } else { 0 }
+    };
+    // The commonest write their first operand, and the stack pointer if they use the stack.
+    match i.mnemonic() {
+        Mov | Movzx | Movsx | Movsxd | Lea | Add | Sub | And | Or | Xor | Inc | Dec | Neg | Not => return op0(),
+        Cmp | Test | Nop => return 0,
+        Push | Ret => return host(Register::RSP),
+        Pop => return host(Register::RSP) | op0(),
+        _ if i.is_jcc_short_or_near() || i.is_jmp_short_or_near() => return 0,
+        _ => {}
+    }
     let mut factory = InstructionInfoFactory::new();
     let mut set = 0;
     for r in factory.info(i).used_registers() {
         let writes =
             matches!(r.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite);
         if writes && r.register().is_gpr() {
-            set |= 1 << xrun_runtime::abi::GPR[r.register().full_register().number()];
+            set |= host(r.register());
         }
     }
     set

@@ -17,7 +17,7 @@ const WINDOW: u64 = 1024;
 const MAX_LEN: usize = 15;
 
 /// One decoded instruction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Inst {
     pub i: Instruction,
     pub flags: FlagEffect,
@@ -36,7 +36,7 @@ pub struct Region {
     pub depends: Vec<Range<u64>>,
 }
 
-/// Decodes instructions at any address, remembering a window of bytes.
+/// A window of guest bytes, moved as decoding goes on.
 pub struct Fetcher<'a> {
     code: &'a dyn GuestCode,
     buf: [u8; 256],
@@ -49,23 +49,30 @@ impl<'a> Fetcher<'a> {
         Fetcher { code, buf: [0; 256], start: 0, len: 0 }
     }
 
-    /// The instruction at `pc`. `None` when not one byte can be fetched. Undecodable bytes come back as `INVALID`; bytes that stop at the
-    /// end of what may be executed, too (`len` tells how many there were).
-    pub fn decode(&mut self, pc: u64) -> Option<Instruction> {
+    /// The bytes from `pc` on: enough for one instruction, or all there are. Empty when not one can be fetched.
+    fn at(&mut self, pc: u64) -> &[u8] {
         let have = pc.wrapping_sub(self.start);
         let inside = pc >= self.start && have < self.len as u64;
         if !inside || self.len - (have as usize) < MAX_LEN && self.len == self.buf.len() {
             self.len = self.code.fetch(pc, &mut self.buf);
             self.start = pc;
         }
-        let at = (pc - self.start) as usize;
-        let bytes = &self.buf[at..self.len];
+        &self.buf[(pc - self.start) as usize..self.len]
+    }
+
+    /// The instruction at `pc`. `None` when not one byte can be fetched. Undecodable bytes come back as `INVALID`; bytes that stop at the
+    /// end of what may be executed, too (`len` tells how many there were).
+    fn decode(&mut self, pc: u64) -> Option<Instruction> {
+        let bytes = self.at(pc);
         if bytes.is_empty() {
             return None;
         }
-        let bytes = &bytes[..bytes.len().min(MAX_LEN)];
-        Some(Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode())
+        Some(decoder(bytes, pc).decode())
     }
+}
+
+fn decoder(bytes: &[u8], pc: u64) -> Decoder<'_> {
+    Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE)
 }
 
 /// Where a direct branch goes.
@@ -89,45 +96,52 @@ impl Region {
         let mut f = Fetcher::new(code);
         let limit = if single { 1 } else { MAX_INSTS };
         let mut insts: Vec<Inst> = Vec::with_capacity(limit);
-        let mut targets: Vec<u64> = Vec::new();
+        let mut targets: Vec<u64> = Vec::with_capacity(16);
         let mut pc = entry;
-        'runs: loop {
-            // One run: straight on until something that never falls through.
-            loop {
-                let Some(i) = f.decode(pc) else {
-                    if insts.is_empty() {
-                        return Err(TranslateError::Fetch(pc));
-                    }
-                    if let Some(last) = insts.last_mut() {
-                        last.ends_run = true;
-                    }
-                    break;
-                };
-                let end = ends_run(&i);
-                insts.push(Inst { i, flags: FlagEffect::of(&i), join: false, ends_run: end });
-                pc = pc.wrapping_add(i.len() as u64);
-                if let Some(t) = near_target(&i)
-                    && i.flow_control() != FlowControl::Call
-                {
-                    targets.push(t);
+        let mut run = true;
+        while run {
+            let bytes = f.at(pc);
+            if bytes.is_empty() {
+                match insts.last_mut() {
+                    None => return Err(TranslateError::Fetch(pc)),
+                    Some(last) => last.ends_run = true,
                 }
-                if insts.len() >= limit || i.is_invalid() {
-                    if let Some(last) = insts.last_mut() {
-                        last.ends_run = true;
+            } else {
+                // One decoder for as long as a whole instruction is certain to be in the window.
+                let safe = bytes.len().saturating_sub(MAX_LEN);
+                let mut decoder = decoder(bytes, pc);
+                loop {
+                    let mut x = Inst::default();
+                    decoder.decode_out(&mut x.i);
+                    x.flags = FlagEffect::of(&x.i);
+                    x.ends_run = ends_run(&x.i) || insts.len() + 1 >= limit || x.i.is_invalid();
+                    pc = pc.wrapping_add(x.i.len() as u64);
+                    if let Some(t) = near_target(&x.i)
+                        && x.i.flow_control() != FlowControl::Call
+                    {
+                        targets.push(t);
                     }
-                    break 'runs;
-                }
-                if end {
-                    break;
+                    let end = x.ends_run;
+                    insts.push(x);
+                    if end || decoder.position() > safe {
+                        break;
+                    }
                 }
             }
-            let next = targets.iter().copied().filter(|&t| t >= pc && t - entry < WINDOW).min();
-            match next {
-                Some(t) => pc = t,
-                None => break,
+            if insts.len() >= limit {
+                break;
+            }
+            if insts.last().is_some_and(|x| x.ends_run) {
+                if insts.last().is_some_and(|x| x.i.is_invalid()) {
+                    break;
+                }
+                match targets.iter().copied().filter(|&t| t >= pc && t - entry < WINDOW).min() {
+                    Some(t) => pc = t,
+                    None => run = false,
+                }
             }
         }
-        let mut depends: Vec<Range<u64>> = Vec::new();
+        let mut depends: Vec<Range<u64>> = Vec::with_capacity(4);
         for x in &insts {
             let (a, b) = (x.i.ip(), x.i.ip().wrapping_add(x.i.len() as u64));
             match depends.last_mut() {

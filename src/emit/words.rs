@@ -1,0 +1,68 @@
+//! The buffer `dynasm!` emits into: whole words, without the detour over bytes. Knows no instruction.
+
+use dynasmrt::{AssemblyOffset, DynasmApi};
+
+/// Words, and the bytes of one not yet whole.
+pub(super) struct Words {
+    words: Vec<u32>,
+    partial: u32,
+    bits: u32,
+}
+
+impl Words {
+    pub fn with_capacity(words: usize) -> Words {
+        Words { words: Vec::with_capacity(words), partial: 0, bits: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    pub fn push_word(&mut self, w: u32) {
+        self.words.push(w);
+    }
+
+    pub fn into_words(self) -> Vec<u32> {
+        self.words
+    }
+}
+
+impl Extend<u8> for Words {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, iter: T) {
+        for b in iter {
+            self.push(b);
+        }
+    }
+}
+
+impl<'a> Extend<&'a u8> for Words {
+    fn extend<T: IntoIterator<Item = &'a u8>>(&mut self, iter: T) {
+        self.extend(iter.into_iter().copied());
+    }
+}
+
+impl DynasmApi for Words {
+    fn offset(&self) -> AssemblyOffset {
+        AssemblyOffset(self.words.len() * 4 + (self.bits / 8) as usize)
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.partial |= u32::from(byte) << self.bits;
+        self.bits += 8;
+        if self.bits == 32 {
+            self.words.push(self.partial);
+            self.partial = 0;
+            self.bits = 0;
+        }
+    }
+
+    fn align(&mut self, alignment: usize, with: u8) {
+        while !self.offset().0.is_multiple_of(alignment) {
+            self.push(with);
+        }
+    }
+
+    fn push_u32(&mut self, value: u32) {
+        self.words.push(value);
+    }
+}
