@@ -1,5 +1,6 @@
 //! What the command line asked for, process-wide and fixed before the first guest instruction.
 
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -16,6 +17,19 @@ pub struct Config {
     pub prefix: Option<PathBuf>,
     /// Write a line for every system call to standard error.
     pub strace: bool,
+    /// How to start xrun again with the same options, for execve of amd64 programs. `None` leaves those to the kernel's
+    /// binfmt_misc.
+    pub again: Option<Again>,
+    /// When xrun itself runs under an emulator that the kernel knows nothing of: the command that runs an AArch64 file.
+    pub emulator: Vec<CString>,
+}
+
+/// The file to execute and the first words of its command line (its own argv[0] and options); the words
+/// `--argv0 ARGV0 -- FILE ARGS...` follow them.
+#[derive(Clone, Debug)]
+pub struct Again {
+    pub file: CString,
+    pub words: Vec<CString>,
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();

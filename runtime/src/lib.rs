@@ -10,6 +10,7 @@
 //! | [`enter`] | the way into translated code and out of it |
 //! | [`helpers`] | guest operations called from translated code |
 //! | [`thread`] | a guest thread's record and the loop that runs it |
+//! | [`linux`] | system calls |
 //! | [`signal`] | signals: the host's handlers and what the guest sees |
 //! | [`image`] | the loader: from a path to the first instruction |
 //! | [`config`] | what the command line asked for |
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod enter;
 pub mod helpers;
 pub mod image;
+pub mod linux;
 pub mod memory;
 pub mod signal;
 pub mod state;

@@ -68,7 +68,7 @@ static THREADS: Mutex<Vec<Record>> = Mutex::new(Vec::new());
 
 #[derive(Clone, Copy)]
 struct Record(*const Thread);
-// SAFETY: other threads use only the atomics of a record, and its `tid` and `tgid`, which do not change while it is listed.
+// SAFETY: other threads use only the atomics of a record, and its `tid` and `tgid`, which do not change while `inside` is set.
 unsafe impl Send for Record {}
 
 static SYSCALL: OnceLock<fn(&mut Thread)> = OnceLock::new();
@@ -241,7 +241,8 @@ extern "C" fn host_thread(arg: *mut libc::c_void) -> *mut libc::c_void {
         libc::syscall(libc::SYS_futex, tid, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
     }
     signals_set(mask);
-    thread.run();
+    let code = thread.run();
+    crate::linux::process::thread_gone(&mut thread, code);
     drop((thread, stack));
     std::ptr::null_mut()
 }
@@ -264,6 +265,7 @@ pub fn run_first(mut thread: Box<Thread>) -> ! {
     let stack = thread.adopt();
     signals_set(mask);
     let code = thread.run();
+    crate::linux::process::thread_gone(&mut thread, code);
     drop((thread, stack));
     exit_host_thread(code)
 }
@@ -330,11 +332,16 @@ impl Thread {
     /// Makes this the calling host thread's guest thread: fills in what translated code and the signal handler need. The stack returned is to
     /// be kept until the thread has ended.
     fn adopt(&mut self) -> AltStack {
+        let Ok(stack) = AltStack::new() else { out_of_memory("a signal stack") };
+        self.enlist();
+        self.settle();
+        stack
+    }
+
+    /// Fills in what translated code needs and lists the record.
+    pub(crate) fn enlist(&mut self) {
         let Ok(places) = code::init() else { out_of_memory("translated code") };
         let Ok(shadow) = Shadow::new() else { out_of_memory("a shadow stack") };
-        let Ok(stack) = AltStack::new() else { out_of_memory("a signal stack") };
-        self.tid = current_tid();
-        self.host.tgid = process_id();
         self.host.epoch = code::epoch();
         let cpu = &mut self.cpu;
         cpu.lookup = places.lookup;
@@ -347,20 +354,26 @@ impl Thread {
         self.host.shadow = shadow;
         self.cpu.thread = &raw const *self as u64;
         threads().push(Record(self));
+    }
+
+    /// Makes this the guest thread of the calling host thread, whose id it takes.
+    pub(crate) fn settle(&mut self) {
+        self.tid = current_tid();
+        self.host.tgid = process_id();
         set_current(self);
-        stack
+    }
+
+    /// Undoes [`Thread::enlist`].
+    pub(crate) fn unlist(&self) {
+        threads().retain(|t| !std::ptr::eq(t.0, self));
     }
 
     /// The last guest instruction was run.
     fn end(&mut self) {
         let _ = signals_off();
         set_current(std::ptr::null_mut());
-        threads().retain(|t| !std::ptr::eq(t.0, self));
+        self.unlist();
         COUNT.fetch_sub(1, Ordering::Relaxed);
-        if self.clear_child_tid != 0 && memory::access::put(self.clear_child_tid, &0u32).is_ok() {
-            // SAFETY: wakes waiters of a word; the kernel checks the address.
-            unsafe { libc::syscall(libc::SYS_futex, self.clear_child_tid, libc::FUTEX_WAKE, 1) };
-        }
     }
 
     /// Runs guest code until the thread ends; returns its exit code.
