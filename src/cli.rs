@@ -1,7 +1,7 @@
 //! The command line of running a program: `xrun [OPTIONS] PROGRAM [ARGUMENTS]`. Parsed by hand, because every program started pays for
 //! it; options end at the first argument that is none. Knows nothing of what running means.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use xrun_runtime::config::Config;
@@ -18,6 +18,8 @@ options:
   -L DIR           look for the interpreter and libraries under DIR when they are not at their own paths
   -0, --argv0 NAME give the program NAME as its argv[0]
       --strace     write a line for every system call to standard error
+      --emulator COMMAND
+                   the command this xrun itself runs under, for programs that the program executes
   -h, --help       this text
   -V, --version    the version
 
@@ -46,6 +48,8 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
             b"-L" => config.prefix = Some(value("-L")?.into()),
             b"-0" | b"--argv0" => config.argv0 = Some(value("-0")?.into_vec()),
             b"--strace" => config.strace = true,
+            b"--strace-fd" => config.strace_fd = value("--strace-fd")?.to_str().and_then(|n| n.parse().ok()),
+            b"--emulator" => config.emulator = words(value("--emulator")?)?,
             b"-h" | b"--help" => return Ok(Command::Help),
             b"-V" | b"--version" => return Ok(Command::Version),
             b"--" => match args.next() {
@@ -62,6 +66,13 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
             _ => return Ok(run(config, arg, args)),
         }
     }
+}
+
+/// The words of a command, separated by blanks.
+fn words(command: OsString) -> Result<Vec<CString>, String> {
+    let bytes = command.into_vec();
+    let words = bytes.split(|&b| b == b' ').filter(|w| !w.is_empty());
+    words.map(|w| CString::new(w).map_err(|e| e.to_string())).collect()
 }
 
 fn run(mut config: Config, program: OsString, args: impl Iterator<Item = OsString>) -> Command {

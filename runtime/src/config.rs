@@ -17,19 +17,11 @@ pub struct Config {
     pub prefix: Option<PathBuf>,
     /// Write a line for every system call to standard error.
     pub strace: bool,
-    /// How to start xrun again with the same options, for execve of amd64 programs. `None` leaves those to the kernel's
-    /// binfmt_misc.
-    pub again: Option<Again>,
-    /// When xrun itself runs under an emulator that the kernel knows nothing of: the command that runs an AArch64 file.
+    /// The descriptor those lines go to, handed on by the xrun that executed this one.
+    pub strace_fd: Option<i32>,
+    /// When xrun itself runs under an emulator that the kernel knows nothing of: the words of the command that runs an AArch64 file
+    /// (`--emulator "qemu-aarch64 -cpu max"`). execve then goes through it.
     pub emulator: Vec<CString>,
-}
-
-/// The file to execute and the first words of its command line (its own argv[0] and options); the words
-/// `--argv0 ARGV0 -- FILE ARGS...` follow them.
-#[derive(Clone, Debug)]
-pub struct Again {
-    pub file: CString,
-    pub words: Vec<CString>,
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();

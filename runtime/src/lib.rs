@@ -35,7 +35,7 @@ pub mod thread;
 /// A translator must have been [installed](engine::install).
 pub fn run(config: config::Config) -> ! {
     config::set(config);
-    thread::set_syscalls(linux::syscall);
+    linux::start();
     match image::start(config::get()) {
         Ok(cpu) if cfg!(target_arch = "aarch64") => thread::run_first(thread::Thread::new(cpu)),
         Ok(_) => {

@@ -61,9 +61,7 @@ fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -
     let tail = guest_argv.get(1..).unwrap_or_default();
     let program = match settled {
         Final::Amd64 => {
-            let Some(again) = &config::get().again else {
-                return direct(t, &file, &guest_argv, envp);
-            };
+            let again = again();
             words.extend(again.words.iter().cloned());
             words.push(c"--argv0".into());
             match guest_argv.first() {
@@ -87,7 +85,7 @@ fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -
                 words.extend(front);
                 words.push(file.clone());
             }
-            first.clone()
+            searched(first)
         }
         Final::Kernel => return direct(t, &file, &guest_argv, envp),
     };
@@ -98,6 +96,67 @@ fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -
     let r = kernel(t, libc::SYS_execve, [program.as_ptr() as u64, all.as_ptr() as u64, envp, 0, 0, 0]);
     strace::not_over_exec();
     r
+}
+
+/// How xrun is started again with the options it has.
+struct Again {
+    file: CString,
+    words: Vec<CString>,
+}
+
+fn again() -> Again {
+    use std::os::unix::ffi::OsStrExt;
+    let config = config::get();
+    let text = |s: &[u8]| CString::new(s).unwrap_or_default();
+    let mut words = config.emulator.clone();
+    let file = match words.first() {
+        Some(emulator) => {
+            let emulator = searched(emulator);
+            words.push(own_path());
+            emulator
+        }
+        None => {
+            words.push(c"xrun".into());
+            own_file()
+        }
+    };
+    if let Some(dir) = &config.prefix {
+        words.extend([c"-L".into(), text(dir.as_os_str().as_bytes())]);
+    }
+    if let Some(fd) = strace::fd() {
+        words.extend([c"--strace".into(), c"--strace-fd".into(), text(fd.to_string().as_bytes())]);
+    }
+    if !config.emulator.is_empty() {
+        let joined: Vec<&[u8]> = config.emulator.iter().map(|w| w.as_bytes()).collect();
+        words.extend([c"--emulator".into(), text(&joined.join(&b' '))]);
+    }
+    Again { file, words }
+}
+
+/// A command's file, looked for in PATH as a shell does.
+fn searched(command: &CString) -> CString {
+    use std::os::unix::ffi::OsStrExt;
+    if command.as_bytes().contains(&b'/') {
+        return command.clone();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .filter_map(|dir| CString::new([dir.as_os_str().as_bytes(), b"/", command.as_bytes()].concat()).ok())
+        .find(|file| exists(file).is_ok())
+        .unwrap_or_else(|| command.clone())
+}
+
+/// The link leads to this file whatever happened to its name, in other mount namespaces too.
+fn own_file() -> CString {
+    let link = c"/proc/self/exe";
+    if exists(&link.into()).is_ok() { link.into() } else { own_path() }
+}
+
+/// The name this process was executed by, as far as it is known.
+fn own_path() -> CString {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into());
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
 
 /// Lets the kernel execute the file itself.

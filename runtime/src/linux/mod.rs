@@ -17,7 +17,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::state::gpr;
-use crate::thread::Thread;
+use crate::thread::{Thread, pending};
 
 pub mod errno;
 mod exec;
@@ -44,6 +44,21 @@ use table::{Arg, How, Row};
 
 /// Length of the SYSCALL instruction: how far RIP goes back to make a call again.
 const SYSCALL_LEN: u64 = 2;
+
+/// Connects the dispatcher to [`syscall`] and names the process after its program, as the kernel would have (fs/exec.c,
+/// begin_new_exec). After [`crate::config::set`].
+pub fn start() {
+    use std::os::unix::ffi::OsStrExt;
+    crate::thread::set_syscalls(syscall);
+    if let Some(name) = crate::config::get().program.file_name() {
+        const TASK_COMM_LEN: usize = 16;
+        let mut comm = [0u8; TASK_COMM_LEN];
+        for (c, b) in comm[..TASK_COMM_LEN - 1].iter_mut().zip(name.as_bytes()) {
+            *c = *b;
+        }
+        let _ = quick(libc::SYS_prctl, [libc::PR_SET_NAME as u64, comm.as_ptr() as u64, 0, 0, 0, 0]);
+    }
+}
 
 /// Answers the system call a thread has just executed SYSCALL for: number in RAX, arguments in RDI RSI RDX R10 R8 R9, RIP past
 /// the instruction. The result, or a negated errno, goes to RAX. When a signal must be delivered first, RIP goes back to the
@@ -101,8 +116,15 @@ fn answer(t: &mut Thread, row: &Row, args: [u64; 6]) -> Answer {
 fn kernel(t: &Thread, nr: i64, args: [u64; 6]) -> Answer {
     // SAFETY: pointers are the guest's, below its address limit and so not to memory of Rust's, or to a handler's own live
     // structures.
-    let r = unsafe { raw::syscall_interruptible(&t.pending, nr, args) };
-    answer_of(r)
+    let answer = answer_of(unsafe { raw::syscall_interruptible(&t.pending, nr, args) });
+    // Interrupted by the runtime for its own purposes: the guest must not see that.
+    if answer == Err(Errno(libc::EINTR)) {
+        let why = t.pending.load(Ordering::Relaxed);
+        if why != 0 && why & pending::SIGNAL == 0 {
+            return Err(Errno::RESTART);
+        }
+    }
+    answer
 }
 
 /// Makes a host call that cannot block.

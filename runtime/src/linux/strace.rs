@@ -15,7 +15,7 @@ use crate::thread::Thread;
 /// Bytes of a string or buffer that are shown.
 const SHOWN: usize = 32;
 static FD: AtomicI32 = AtomicI32::new(-1);
-/// The environment-independent number asked for: high, so that the guest's descriptors are what they would be.
+/// The number asked for: high, so that the guest's descriptors are what they would be.
 const WISH: u64 = 900;
 
 /// The descriptor the lines go to, made at the first use.
@@ -25,8 +25,13 @@ pub fn fd() -> Option<u64> {
     }
     let mut fd = FD.load(Ordering::Relaxed);
     if fd < 0 {
-        let args = [2, libc::F_DUPFD_CLOEXEC as u64, WISH, 0, 0, 0];
-        fd = quick(libc::SYS_fcntl, args).unwrap_or(2) as i32;
+        fd = match config::get().strace_fd {
+            Some(handed_on) => handed_on,
+            None => {
+                let args = [2, libc::F_DUPFD_CLOEXEC as u64, WISH, 0, 0, 0];
+                quick(libc::SYS_fcntl, args).unwrap_or(2) as i32
+            }
+        };
         FD.store(fd, Ordering::Relaxed);
     }
     Some(fd as u64)
@@ -51,17 +56,6 @@ fn flag(flags: i32) {
     if let Some(fd) = fd().filter(|&fd| fd != 2) {
         let _ = quick(libc::SYS_fcntl, [fd, libc::F_SETFD as u64, flags as u64, 0, 0, 0]);
     }
-}
-
-/// A process that was executed by xrun with tracing on goes on with that one's descriptor.
-pub fn adopt(fd: i32) {
-    FD.store(fd, Ordering::Relaxed);
-    not_over_exec();
-}
-
-/// The number to hand to [`adopt`] over execve.
-pub fn number() -> Option<i32> {
-    fd().map(|fd| fd as i32)
 }
 
 fn line(t: &Thread, text: &str) {

@@ -112,7 +112,10 @@ mod imp {
         if thread.is_null() {
             // No guest thread here: before the first, after the end of the last instruction of one.
             if SYNCHRONOUS.contains(&signal) && info.si_code > 0 {
-                bug(signal, info, context)
+                match access::resume(context.pc) {
+                    Some((_, to)) => context.pc = to,
+                    None => bug(signal, info, context),
+                }
             }
         } else {
             // SAFETY: the record belongs to this host thread. Interrupted Rust code may hold references to it; what is written here

@@ -34,5 +34,7 @@ pub fn deliver_pending(thread: &mut Thread) {
 
 /// A signal was queued while runtime code at host `pc` ran: the place to give up a system call that was about to be entered.
 pub fn interrupt_call(pc: &mut u64) {
-    let _ = pc;
+    if let Some(to) = crate::linux::raw::abort_pc(*pc) {
+        *pc = to;
+    }
 }
