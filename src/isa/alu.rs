@@ -197,7 +197,8 @@ fn logic(cx: &mut Cx<'_>, i: &Instruction, op: Logic, write: bool) -> Lowered {
     }
     if nzcv {
         if narrow {
-            cx.m.ands_lsl(Sz::W, ZR, r, r, 32 - 8 * bytes);
+            // 0 + (r << n): N and Z of the narrow result, no carry, no overflow.
+            cx.m.adds_lsl(Sz::W, ZR, ZR, r, 32 - 8 * bytes);
         } else if !set_here {
             cx.m.ands(size, ZR, r, r);
         }

@@ -1,0 +1,87 @@
+//! The recorded fixtures against whatever is at hand: on x86_64 the CPU under this process (are they still what a CPU does?), on
+//! AArch64 the translator (does it do what the CPU did?).
+
+mod truth;
+
+use truth::mask;
+use truth::state::{Case, Outcome};
+use truth::text::{Recorded, parse};
+
+fn fixtures() -> Vec<(String, Vec<Recorded>)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/oracle");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).expect(dir) {
+        let path = entry.expect("a directory entry").path();
+        if path.extension().is_some_and(|e| e == "txt") {
+            let text = std::fs::read_to_string(&path).expect("a readable file");
+            let cases = parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            assert!(!cases.is_empty(), "{} holds no case", path.display());
+            files.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), cases));
+        }
+    }
+    assert!(!files.is_empty(), "no fixtures in {dir}");
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files
+}
+
+/// Runs every case by `run` (`None`: not done yet, counted) and prints a table; returns a report of what differs.
+fn replay(mut run: impl FnMut(&Case) -> Option<Outcome>) -> Result<(), String> {
+    let mut report = String::new();
+    let mut failures = 0;
+    println!("{:10} {:>7} {:>8} {:>9}", "family", "same", "differ", "declined");
+    for (family, cases) in fixtures() {
+        let (mut same, mut differ, mut declined) = (0, 0, 0);
+        for r in cases {
+            let Some(got) = run(&r.case) else {
+                declined += 1;
+                continue;
+            };
+            let differences = mask::differences(&r.outcome, &got, r.undefined);
+            if differences.is_empty() {
+                same += 1;
+                continue;
+            }
+            differ += 1;
+            failures += 1;
+            if failures <= 40 {
+                let mut text = String::new();
+                r.print(&mut text);
+                report += &format!("\n{family}: {text}");
+                for d in differences {
+                    report += &format!("  ! {d}\n");
+                }
+            }
+        }
+        println!("{family:10} {same:7} {differ:8} {declined:9}");
+    }
+    if failures == 0 { Ok(()) } else { Err(format!("{failures} cases differ\n{report}")) }
+}
+
+/// Where manuals leave a choice, makers choose differently: another maker's CPU is run too, but may differ.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn this_cpu_does_what_was_recorded() {
+    let mut native = truth::native::Native::new().expect("a CPU to run on");
+    if let Err(report) = replay(|case| Some(native.run(case))) {
+        let here = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let vendor = here.lines().find_map(|l| l.strip_prefix("vendor_id\t: ")).unwrap_or("unknown").to_string();
+        let recorded = include_str!("../fixtures/oracle/alu.txt").lines().nth(1).unwrap_or_default();
+        assert!(!recorded.contains(&vendor), "{report}");
+        println!("{report}\nrecorded on another maker's CPU: {recorded}");
+    }
+}
+
+/// The text form loses nothing.
+#[test]
+fn fixtures_print_as_they_are_read() {
+    for (family, cases) in fixtures() {
+        let path = format!("{}/fixtures/oracle/{family}.txt", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        let head: String = text.lines().take_while(|l| l.starts_with('#')).map(|l| format!("{l}\n")).collect();
+        let mut printed = head;
+        for c in &cases {
+            c.print(&mut printed);
+        }
+        assert!(printed == text, "{path} does not print as it reads");
+    }
+}

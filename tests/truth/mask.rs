@@ -1,0 +1,194 @@
+//! What may differ between two right executions: flags the manual calls undefined, and the few results that are. Every
+//! exception to a bit-exact comparison is here, with its reason.
+
+use super::state::{Fault, Outcome, State};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, RflagsBits};
+
+/// EFLAGS bits a user program owns: the status flags, DF, NT, AC and ID. RF and IF are the kernel's.
+pub const FLAGS: u64 = 0x8d5 | 1 << 10 | 1 << 14 | 1 << 18 | 1 << 21;
+
+/// Bits whose value no program may rely on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undefined {
+    pub flags: u64,
+    /// x87 condition codes, as bits of the status word.
+    pub fsw: u16,
+}
+
+impl Undefined {
+    pub fn join(self, other: Self) -> Self {
+        Self { flags: self.flags | other.flags, fsw: self.fsw | other.fsw }
+    }
+
+    /// Whether `i` would read one of these bits.
+    pub fn read_by(self, i: &Instruction) -> bool {
+        let read = bits(i.rflags_read());
+        let whole_fsw = matches!(i.mnemonic(), Mnemonic::Fnstsw | Mnemonic::Fstsw);
+        read.flags & self.flags != 0 || read.fsw & self.fsw != 0 || whole_fsw && self.fsw != 0
+    }
+
+    /// The undefined bits after `i`, when these are undefined before it. `count` is the shift count if it is known.
+    pub fn after(self, i: &Instruction, count: Option<u32>) -> Self {
+        let own = undefined_by(i, count);
+        let mut written = bits(i.rflags_modified());
+        if let Some(masked) = shift_count(i, count) {
+            match masked {
+                Some(0) => return self,
+                // The count may be zero, which leaves the flags as they were.
+                None => written = Undefined::default(),
+                Some(_) => {}
+            }
+        }
+        Self { flags: self.flags & !written.flags, fsw: self.fsw & !written.fsw }.join(own)
+    }
+}
+
+/// iced's flag bits as EFLAGS and status word bits.
+fn bits(r: u32) -> Undefined {
+    let mut u = Undefined::default();
+    for (from, to) in [
+        (RflagsBits::OF, 1 << 11),
+        (RflagsBits::SF, 1 << 7),
+        (RflagsBits::ZF, 1 << 6),
+        (RflagsBits::AF, 1 << 4),
+        (RflagsBits::CF, 1),
+        (RflagsBits::PF, 1 << 2),
+    ] {
+        if r & from != 0 {
+            u.flags |= to;
+        }
+    }
+    for (from, to) in
+        [(RflagsBits::C0, 1 << 8), (RflagsBits::C1, 1 << 9), (RflagsBits::C2, 1 << 10), (RflagsBits::C3, 1 << 14)]
+    {
+        if r & from != 0 {
+            u.fsw |= to;
+        }
+    }
+    u
+}
+
+fn operand_bits(i: &Instruction) -> u32 {
+    match i.op0_kind() {
+        OpKind::Register => i.op0_register().size() as u32 * 8,
+        _ => i.memory_size().size() as u32 * 8,
+    }
+}
+
+/// For shifts and rotates: the masked count, `Some(None)` when it is in CL and not known; `None` for all others.
+fn shift_count(i: &Instruction, cl: Option<u32>) -> Option<Option<u32>> {
+    use Mnemonic::*;
+    if !matches!(i.mnemonic(), Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd) {
+        return None;
+    }
+    let mask = if operand_bits(i) == 64 { 63 } else { 31 };
+    let last = i.op_count() - 1;
+    let count = if i.op_kind(last) == OpKind::Register { cl } else { Some(u32::from(i.immediate8())) };
+    Some(count.map(|c| c & mask))
+}
+
+/// Flags `i` leaves undefined. iced's table is the base; where a count decides, the count is looked at.
+fn undefined_by(i: &Instruction, cl: Option<u32>) -> Undefined {
+    use Mnemonic::*;
+    const CF: u64 = 1;
+    const AF: u64 = 1 << 4;
+    const OF: u64 = 1 << 11;
+    let mut u = bits(i.rflags_undefined());
+    let Some(count) = shift_count(i, cl) else { return u };
+    let size = operand_bits(i);
+    u.flags |= match i.mnemonic() {
+        Rol | Ror | Rcl | Rcr => 0,
+        _ => AF,
+    };
+    // OF is defined for a count of one only (SDM vol. 2, SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD); CF is undefined
+    // once a SHL or SHR has shifted out more bits than there are.
+    match count {
+        Some(1) => u.flags &= !OF,
+        _ => u.flags |= OF,
+    }
+    if matches!(i.mnemonic(), Shl | Sal | Shr) && count.is_none_or(|c| c > size) && size < 32 {
+        u.flags |= CF;
+    }
+    u
+}
+
+/// Whether the *value* `i` produces is undefined, so that it cannot be compared at all.
+pub fn undefined_value(i: &Instruction, cl: Option<u32>) -> bool {
+    // A 16-bit double shift by more than 16 (SDM vol. 2, SHLD).
+    if matches!(
+        i.code(),
+        Code::Shld_rm16_r16_imm8 | Code::Shrd_rm16_r16_imm8 | Code::Shld_rm16_r16_CL | Code::Shrd_rm16_r16_CL
+    ) {
+        return shift_count(i, cl).flatten().is_none_or(|c| c > 16);
+    }
+    false
+}
+
+/// Every difference that counts, one line each: what, expected, got. `start` names the unchanged parts.
+pub fn differences(expected: &Outcome, got: &Outcome, undefined: Undefined) -> Vec<String> {
+    let mut d = Vec::new();
+    let (e, g) = (&expected.state, &got.state);
+    let show = |f: &Option<Fault>| match f {
+        None => "reached the end".to_string(),
+        Some(f) => format!("signal {} code {} address {:#x}", f.signal, f.code, f.addr),
+    };
+    if expected.fault != got.fault {
+        d.push(format!("end: expected {}, got {}", show(&expected.fault), show(&got.fault)));
+    }
+    let mut word = |name: &str, e: u64, g: u64| {
+        if e != g {
+            d.push(format!("{name}: expected {e:#x}, got {g:#x}"));
+        }
+    };
+    word("rip", e.rip, g.rip);
+    for n in 0..16 {
+        word(super::text::GPR_NAMES[n], e.gpr[n], g.gpr[n]);
+    }
+    let flags = FLAGS & !undefined.flags;
+    if (e.flags ^ g.flags) & flags != 0 {
+        d.push(format!(
+            "flags: expected {}, got {} (compared: {})",
+            super::text::flag_names(e.flags & flags),
+            super::text::flag_names(g.flags & flags),
+            super::text::flag_names(flags),
+        ));
+    }
+    for n in 0..16 {
+        if e.xmm[n] != g.xmm[n] {
+            d.push(format!("xmm{n}: expected {:032x}, got {:032x}", e.xmm[n], g.xmm[n]));
+        }
+        if e.ymm_hi[n] != g.ymm_hi[n] {
+            d.push(format!("ymm{n} upper: expected {:032x}, got {:032x}", e.ymm_hi[n], g.ymm_hi[n]));
+        }
+    }
+    let mut word = |name: &str, e: u64, g: u64| {
+        if e != g {
+            d.push(format!("{name}: expected {e:#x}, got {g:#x}"));
+        }
+    };
+    word("mxcsr", e.mxcsr.into(), g.mxcsr.into());
+    word("fcw", e.fcw.into(), g.fcw.into());
+    word("fsw", (e.fsw & !undefined.fsw).into(), (g.fsw & !undefined.fsw).into());
+    word("x87 registers in use", e.in_use.into(), g.in_use.into());
+    word("memory outside the window (digest)", expected.rest, got.rest);
+    for n in 0..8 {
+        if e.fpr[n] != g.fpr[n] {
+            let show = |(m, x): (u64, u16)| format!("{x:04x}:{m:016x}");
+            d.push(format!("fpr{n}: expected {}, got {}", show(e.fpr[n]), show(g.fpr[n])));
+        }
+    }
+    for at in (0..e.mem.len()).step_by(16) {
+        let (a, b) = (&e.mem[at..at + 16], &g.mem[at..at + 16]);
+        if a != b {
+            d.push(format!("mem+{at:x}: expected {}, got {}", super::text::hex(a), super::text::hex(b)));
+        }
+    }
+    d
+}
+
+/// A state with the bits nobody may compare set to zero.
+pub fn normal(mut s: State, undefined: Undefined) -> State {
+    s.flags &= FLAGS & !undefined.flags;
+    s.fsw &= !undefined.fsw;
+    s
+}
