@@ -12,6 +12,7 @@ pub mod alu;
 pub mod branch;
 pub mod cx;
 pub mod mov;
+pub mod sse;
 pub mod stack;
 pub mod system;
 
@@ -48,7 +49,8 @@ macro_rules! rows {
 }
 
 /// All families.
-pub const FAMILIES: &[&[Row]] = &[alu::ROWS, branch::ROWS, mov::ROWS, stack::ROWS, system::ROWS];
+pub const FAMILIES: &[&[Row]] = &[alu::ROWS, branch::ROWS, mov::ROWS, stack::ROWS, system::ROWS,
+    sse::arith::ROWS, sse::compare::ROWS, sse::convert::ROWS, sse::float::ROWS, sse::moves::ROWS, sse::shuffle::ROWS];
 
 const MNEMONICS: usize = 2048;
 

@@ -97,6 +97,11 @@ impl Cx<'_> {
         self.flags.pa = Pa::Lazy { r: if keep { r } else { PF }, af };
     }
 
+    /// Says that PF and AF of this instruction are to be had from NZCV, as [`FlagForm::FloatCompare`] holds them.
+    pub fn pa_in_nzcv(&mut self) {
+        self.flags.pa = Pa::Stored;
+    }
+
     /// Flags this instruction writes that something may read afterwards.
     pub fn live(&self) -> Flags {
         self.facts.live_out[self.at] & self.region.insts[self.at].flags.writes
