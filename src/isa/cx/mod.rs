@@ -5,6 +5,8 @@ mod flags;
 mod flow;
 mod mem;
 
+pub use flags::Nzcv;
+
 use super::Decline;
 use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
 use crate::facts::Facts;
@@ -117,7 +119,7 @@ pub struct Cx<'a> {
     pub(crate) inside: Vec<(usize, Label)>,
     pub(crate) landings: Vec<Entry>,
     pub(crate) marks: Vec<Mark>,
-    tmp: u8,
+    pub(crate) tmp: u8,
     vtmp: u8,
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
@@ -222,6 +224,12 @@ impl<'a> Cx<'a> {
         let x = X(abi::SCRATCH[usize::from(self.tmp)]);
         self.tmp += 1;
         x
+    }
+
+    /// Two fresh scratch registers, adjacent and the first one even, as CASP wants them.
+    pub fn tmp_pair(&mut self) -> (X, X) {
+        self.tmp = (self.tmp + 1) & !1;
+        (self.tmp(), self.tmp())
     }
 
     /// A fresh scratch vector register, valid to the end of this guest instruction. There are sixteen.
