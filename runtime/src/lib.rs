@@ -12,6 +12,7 @@
 //! | [`thread`] | a guest thread's record and the loop that runs it |
 //! | [`linux`] | system calls |
 //! | [`signal`] | signals: the host's handlers and what the guest sees |
+//! | [`startup`] | what was inherited, put back for the guest |
 //! | [`image`] | the loader: from a path to the first instruction |
 //! | [`config`] | what the command line asked for |
 //! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
@@ -26,6 +27,7 @@ pub mod image;
 pub mod linux;
 pub mod memory;
 pub mod signal;
+pub mod startup;
 pub mod state;
 pub mod thread;
 
@@ -34,10 +36,15 @@ pub mod thread;
 ///
 /// A translator must have been [installed](engine::install).
 pub fn run(config: config::Config) -> ! {
+    startup::restore();
     config::set(config);
     linux::start();
     match image::start(config::get()) {
-        Ok(cpu) if cfg!(target_arch = "aarch64") => thread::run_first(thread::Thread::new(cpu)),
+        Ok(cpu) if cfg!(target_arch = "aarch64") => {
+            let mut first = thread::Thread::new(cpu);
+            first.signal = signal::ThreadSignals::inherited();
+            thread::run_first(first)
+        }
         Ok(_) => {
             eprintln!("xrun: this machine is no AArch64 one; its own kernel may run the program");
             std::process::exit(126)

@@ -29,6 +29,7 @@ use crate::memory::host::{self, PAGE};
 use crate::memory::space::{Effects, Space, TASK_SIZE};
 use crate::memory::vmas::{Kind, Prot};
 use crate::memory::{self, access};
+use crate::signal;
 use crate::state::{CpuState, gpr};
 use elf::{Elf, Segment, Source};
 use error::LoadError;
@@ -416,6 +417,7 @@ fn auxv(elf: &Elf, bias: u64, base: u64) -> Vec<(u64, u64)> {
     let hwcap2 = u64::from(cpuid(7)[1] & 1) << 1;
     let phdr = if elf.phdr == 0 { 0 } else { elf.phdr.wrapping_add(bias) };
     vec![
+        (at::MINSIGSTKSZ, signal::frame::min_stack(signal::Features::of_engine())),
         (at::HWCAP, u64::from(cpuid(1)[3])),
         (at::PAGESZ, PAGE),
         (at::CLKTCK, 100),

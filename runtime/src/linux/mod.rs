@@ -64,6 +64,7 @@ pub fn start() {
 /// the instruction. The result, or a negated errno, goes to RAX. When a signal must be delivered first, RIP goes back to the
 /// instruction and RAX stays, so that the call is made again afterwards.
 pub fn syscall(t: &mut Thread) {
+    t.signal.waiting = None;
     let g = &t.cpu.gpr;
     let number = g[gpr::RAX];
     let args = [g[gpr::RDI], g[gpr::RSI], g[gpr::RDX], g[gpr::R10], g[gpr::R8], g[gpr::R9]];

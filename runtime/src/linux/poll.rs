@@ -25,7 +25,8 @@ pub fn poll(t: &mut Thread, a: [u64; 6]) -> Answer {
 pub fn ppoll(t: &mut Thread, a: [u64; 6]) -> Answer {
     let mask = signals::read_mask(a[3], a[4])?;
     let at = mask.as_ref().map_or(0, |m| (&raw const *m) as u64);
-    kernel(t, libc::SYS_ppoll, [a[0], a[1], a[2], at, 8, 0])
+    let r = kernel(t, libc::SYS_ppoll, [a[0], a[1], a[2], at, 8, 0]);
+    signals::waited(t, mask, r)
 }
 
 /// The time left is written back, as the kernel does unless the personality says otherwise.
@@ -58,7 +59,8 @@ pub fn pselect6(t: &mut Thread, a: [u64; 6]) -> Answer {
     let [at, size] = user::read::<[u64; 2]>(a[5])?;
     let mask = signals::read_mask(at, size)?;
     let host = [mask.as_ref().map_or(0, |m| (&raw const *m) as u64), 8];
-    kernel(t, libc::SYS_pselect6, [a[0], a[1], a[2], a[3], a[4], host.as_ptr() as u64])
+    let r = kernel(t, libc::SYS_pselect6, [a[0], a[1], a[2], a[3], a[4], host.as_ptr() as u64]);
+    signals::waited(t, mask, r)
 }
 
 /// struct epoll_event of x86_64: packed (linux/eventpoll.h).
@@ -110,13 +112,15 @@ pub fn epoll_wait(t: &mut Thread, a: [u64; 6]) -> Answer {
 pub fn epoll_pwait(t: &mut Thread, a: [u64; 6]) -> Answer {
     let mask = signals::read_mask(a[4], a[5])?;
     let at = mask.as_ref().map_or(0, |m| (&raw const *m) as u64);
-    wait(t, libc::SYS_epoll_pwait, a[0], a[1], a[2], [a[3], at, 8])
+    let r = wait(t, libc::SYS_epoll_pwait, a[0], a[1], a[2], [a[3], at, 8]);
+    signals::waited(t, mask, r)
 }
 
 pub fn epoll_pwait2(t: &mut Thread, a: [u64; 6]) -> Answer {
     let mask = signals::read_mask(a[4], a[5])?;
     let at = mask.as_ref().map_or(0, |m| (&raw const *m) as u64);
-    wait(t, libc::SYS_epoll_pwait2, a[0], a[1], a[2], [a[3], at, 8])
+    let r = wait(t, libc::SYS_epoll_pwait2, a[0], a[1], a[2], [a[3], at, 8]);
+    signals::waited(t, mask, r)
 }
 
 #[cfg(test)]

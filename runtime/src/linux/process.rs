@@ -196,7 +196,8 @@ fn new_process(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
     let handled_here = SETTLS | PARENT_SETTID | CHILD_SETTID | CHILD_CLEARTID;
     let rest = f & !handled_here;
     let plain = rest == 0 && args.exit_signal == libc::SIGCHLD as u64 && args.set_tid_size == 0;
-    let pid = thread::fork(t, || {
+    let table = t.signal.table.clone();
+    let host_fork = || {
         if plain {
             // SAFETY: the child goes on in this same function; the runtime's locks are held by this thread in both processes.
             match unsafe { libc::fork() } {
@@ -207,7 +208,8 @@ fn new_process(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
             let host = CloneArgs { flags: rest & !CLEAR_SIGHAND, stack: 0, stack_size: 0, tls: 0, ..*args };
             raw_fork(&host)
         }
-    });
+    };
+    let pid = table.held(|| thread::fork(t, host_fork));
     let pid = answer_of(pid)?;
     if pid != 0 {
         if f & PARENT_SETTID != 0 {
@@ -217,6 +219,7 @@ fn new_process(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
         return Ok(pid);
     }
     t.robust_list = 0;
+    t.signal.forked(f & CLEAR_SIGHAND != 0);
     t.clear_child_tid = if f & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };
     t.vfork_child = false;
     child_registers(t, args);
@@ -248,12 +251,14 @@ struct Vforked {
     child: Box<Thread>,
     mask: u64,
     child_tid: Option<u64>,
+    clear_handlers: bool,
 }
 
 extern "C" fn vfork_child(arg: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `vforked` passes a `Vforked` that lives until this process has ended or become another program.
     let v = unsafe { &mut *arg.cast::<Vforked>() };
     v.child.settle();
+    v.child.signal.forked(v.clear_handlers);
     if let Some(at) = v.child_tid {
         let _ = user::write(at, &v.child.tid);
     }
@@ -266,6 +271,7 @@ fn vforked(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
         return Err(Errno::EINVAL);
     }
     let mut child = t.child();
+    child.signal = t.signal.vforked();
     child_registers(&mut child, args);
     child.vfork_child = true;
     child.enlist();
@@ -285,7 +291,12 @@ fn vforked(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
         child.unlist();
         return Err(Errno(libc::ENOMEM));
     }
-    let mut start = Vforked { child, mask: quiet.0, child_tid: (f & CHILD_SETTID != 0).then_some(args.child_tid) };
+    let mut start = Vforked {
+        child,
+        mask: quiet.0,
+        child_tid: (f & CHILD_SETTID != 0).then_some(args.child_tid),
+        clear_handlers: f & CLEAR_SIGHAND != 0,
+    };
     let host_flags = f & !(SETTLS | PARENT_SETTID | CHILD_SETTID | CHILD_CLEARTID | CLEAR_SIGHAND);
     let host_flags = host_flags as i32 | args.exit_signal as i32;
     let mut pidfd = 0i32;

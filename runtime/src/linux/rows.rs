@@ -4,6 +4,7 @@
 //! `Pass` rows rely on both machines using asm-generic's structures and constants; where they do not (open flags, stat,
 //! epoll_event, semid_ds, pipe flags) there is a function.
 
+use crate::signal::calls;
 use super::names::*;
 use super::table::Arg::*;
 use super::table::How::*;
@@ -37,9 +38,9 @@ rows! {
     10 mprotect(Addr, Len, Flags(PROT)) = Call(mem::mprotect);
     11 munmap(Addr, Len) = Call(mem::munmap);
     12 brk(Addr) = Call(mem::brk);
-    13 rt_sigaction(Sig, Ptr, Ptr, Len) = Missing("signals are not connected yet");
-    14 rt_sigprocmask(Enum(SIGHOW), SigSet, Ptr, Len) = Missing("signals are not connected yet");
-    15 rt_sigreturn() = Missing("signals are not connected yet");
+    13 rt_sigaction(Sig, Ptr, Ptr, Len) = Call(calls::rt_sigaction);
+    14 rt_sigprocmask(Enum(SIGHOW), SigSet, Ptr, Len) = Call(calls::rt_sigprocmask);
+    15 rt_sigreturn() = Call(calls::rt_sigreturn);
     16 ioctl(Fd, Enum(IOCTL), Hex) = Call(files::ioctl);
     17 pread64(Fd, Out(2), Len, Off) = Pass(libc::SYS_pread64);
     18 pwrite64(Fd, In(2), Len, Off) = Pass(libc::SYS_pwrite64);
@@ -151,11 +152,11 @@ rows! {
     124 getsid(Int) = Pass(libc::SYS_getsid);
     125 capget(Ptr, Ptr) = Pass(libc::SYS_capget);
     126 capset(Ptr, Ptr) = Pass(libc::SYS_capset);
-    127 rt_sigpending(Ptr, Len) = Missing("signals are not connected yet");
-    128 rt_sigtimedwait(SigSet, Ptr, Ts, Len) = Missing("signals are not connected yet");
+    127 rt_sigpending(Ptr, Len) = Call(calls::rt_sigpending);
+    128 rt_sigtimedwait(SigSet, Ptr, Ts, Len) = Call(calls::rt_sigtimedwait);
     129 rt_sigqueueinfo(Int, Sig, Ptr) = Pass(libc::SYS_rt_sigqueueinfo);
-    130 rt_sigsuspend(SigSet, Len) = Missing("signals are not connected yet");
-    131 sigaltstack(Ptr, Ptr) = Missing("signals are not connected yet");
+    130 rt_sigsuspend(SigSet, Len) = Call(calls::rt_sigsuspend);
+    131 sigaltstack(Ptr, Ptr) = Call(calls::sigaltstack);
     132 utime(Path, Ptr) = Call(time::utime);
     133 mknod(Path, Mode, Hex) = Call(files::mknod);
     134 uselib() = NotInLinux;
@@ -306,14 +307,14 @@ rows! {
     279 move_pages(Int, Hex, Ptr, Ptr, Ptr, Int) = Pass(libc::SYS_move_pages);
     280 utimensat(Dfd, Path, Ptr, Flags(AT)) = Pass(libc::SYS_utimensat);
     281 epoll_pwait(Fd, Ptr, Int, Int, SigSet, Len) = Call(poll::epoll_pwait);
-    282 signalfd(Fd, SigSet, Len) = Missing("signals are not connected yet");
+    282 signalfd(Fd, SigSet, Len) = Call(calls::signalfd);
     283 timerfd_create(Enum(CLOCK), Flags(TFD)) = Pass(libc::SYS_timerfd_create);
     284 eventfd(Uint) = Call(files::eventfd);
     285 fallocate(Fd, Hex, Off, Off) = Pass(libc::SYS_fallocate);
     286 timerfd_settime(Fd, Int, Ptr, Ptr) = Pass(libc::SYS_timerfd_settime);
     287 timerfd_gettime(Fd, Ptr) = Pass(libc::SYS_timerfd_gettime);
     288 accept4(Fd, Ptr, Ptr, Flags(SOCK)) = Pass(libc::SYS_accept4);
-    289 signalfd4(Fd, SigSet, Len, Flags(TFD)) = Missing("signals are not connected yet");
+    289 signalfd4(Fd, SigSet, Len, Flags(TFD)) = Pass(libc::SYS_signalfd4);
     290 eventfd2(Uint, Flags(EFD)) = Pass(libc::SYS_eventfd2);
     291 epoll_create1(Flags(TFD)) = Pass(libc::SYS_epoll_create1);
     292 dup3(Fd, Fd, OFlags) = Pass(libc::SYS_dup3);

@@ -222,16 +222,20 @@ pub const fn host_mask(mask: u64) -> u64 {
     mask & !open
 }
 
-/// Sets what the host does with `signal`: run the runtime's handler, ignore, or the default action. The error is an errno.
-pub fn set_action(signal: i32, action: Action) -> Result<(), i32> {
-    /// The kernel's struct sigaction (asm-generic/signal.h; x86_64 has the same order).
-    #[repr(C)]
-    struct KernelAction {
-        handler: u64,
-        flags: u64,
-        restorer: u64,
-        mask: u64,
-    }
+/// The kernel's struct sigaction (asm-generic/signal.h; x86_64 has the same order).
+#[derive(Default)]
+#[repr(C)]
+struct KernelAction {
+    handler: u64,
+    flags: u64,
+    restorer: u64,
+    mask: u64,
+}
+
+/// Sets what the host does with `signal`: run the runtime's handler, ignore, or the default action; `flags` are added (those about
+/// child processes). The error is an errno.
+pub fn set_action(signal: i32, action: Action, flags: u64) -> Result<(), i32> {
+    let more = flags;
     let (handler, flags) = match action {
         Action::Handle { restart } => {
             let restart = if restart { libc::SA_RESTART as u64 } else { 0 };
@@ -240,11 +244,43 @@ pub fn set_action(signal: i32, action: Action) -> Result<(), i32> {
         Action::Ignore => (libc::SIG_IGN as u64, 0),
         Action::Default => (libc::SIG_DFL as u64, 0),
     };
-    let a = KernelAction { handler, flags, restorer: 0, mask: !0 };
+    let a = KernelAction { handler, flags: flags | more, restorer: 0, mask: !0 };
     // SAFETY: the structure is the kernel's; the handler is async-signal-safe by its own contract. Not through libc, which keeps
     // signals 32 and 33 to itself.
     let r = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const a, std::ptr::null_mut::<u8>(), 8) };
     if r == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)) }
+}
+
+/// The host's handler address for `signal`, or SIG_DFL or SIG_IGN.
+pub fn handler_of(signal: i32) -> u64 {
+    let mut a = KernelAction::default();
+    // SAFETY: the kernel fills a live structure of its own layout.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, std::ptr::null::<u8>(), &raw mut a, 8) };
+    a.handler
+}
+
+/// The calling thread's host mask.
+pub fn mask() -> u64 {
+    let mut old = 0u64;
+    // SAFETY: the kernel fills a live word of the size given.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, std::ptr::null::<u8>(), &raw mut old, 8) };
+    old
+}
+
+/// Sets the calling thread's host mask, as [`host_mask`] makes it.
+pub fn set_mask(mask: u64) {
+    // SAFETY: the kernel reads a live word of the size given. Not through libc, which keeps signals 32 and 33 to itself.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, std::ptr::null::<u8>(), 8) };
+}
+
+/// Stops the process by `signal`, whose default action that is; returns when it was continued.
+pub fn stop(signal: i32) {
+    let _ = set_action(signal, Action::Default, 0);
+    let kept = mask();
+    // SAFETY: signals this thread.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), signal) };
+    set_mask(kept & !(1 << (signal - 1)));
+    set_mask(kept);
 }
 
 /// See [`set_action`].
@@ -261,7 +297,7 @@ pub enum Action {
 /// Installs the handler for everything the runtime itself needs. Once per process, before guest code runs.
 pub fn install() -> Result<(), i32> {
     for s in [libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP, libc::SIGILL, libc::SIGFPE, KICK] {
-        set_action(s, Action::Handle { restart: true })?;
+        set_action(s, Action::Handle { restart: true }, 0)?;
     }
     Ok(())
 }

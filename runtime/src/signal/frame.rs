@@ -1,0 +1,406 @@
+//! The frame an x86_64 kernel puts on the stack for a signal handler, and its way back (arch/x86/kernel/signal_64.c,
+//! fpu/signal.c): `rt_sigframe` with ucontext and siginfo, above it the FXSAVE image with its XSAVE extension.
+//!
+//! Layout and copying only: which signal is delivered and what the mask becomes is the parent module's business.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::enter::fp;
+use crate::memory::access::{self, BadAddress};
+use crate::state::{CpuState, Eflags, X87, X87Reg, gpr};
+
+/// Bytes below RSP that belong to the interrupted function (System V ABI, 3.2.2).
+const RED_ZONE: u64 = 128;
+
+/// struct stack_t of x86_64 and AArch64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct StackT {
+    pub sp: u64,
+    pub flags: i32,
+    pub pad: u32,
+    pub size: u64,
+}
+
+/// struct sigcontext of x86_64.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct SigContext {
+    /// R8 to R15.
+    high: [u64; 8],
+    rdi: u64,
+    rsi: u64,
+    rbp: u64,
+    rbx: u64,
+    rdx: u64,
+    rax: u64,
+    rcx: u64,
+    rsp: u64,
+    rip: u64,
+    flags: u64,
+    cs: u16,
+    gs: u16,
+    fs: u16,
+    ss: u16,
+    err: u64,
+    trapno: u64,
+    oldmask: u64,
+    cr2: u64,
+    fpstate: u64,
+    reserved: [u64; 8],
+}
+
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct UContext {
+    flags: u64,
+    link: u64,
+    stack: StackT,
+    context: SigContext,
+    mask: u64,
+}
+
+/// siginfo_t: the same 128 bytes on x86_64 and AArch64 (both are asm-generic's, 64-bit).
+pub type SigInfo = [u64; 16];
+
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Frame {
+    /// Return address of the handler: SA_RESTORER's.
+    pretcode: u64,
+    uc: UContext,
+    info: SigInfo,
+}
+const _: () = {
+    assert!(size_of::<SigContext>() == 256);
+    assert!(size_of::<UContext>() == 304);
+    assert!(size_of::<Frame>() == 440);
+};
+
+/// The 512 bytes FXSAVE64 writes (SDM vol. 1, 10.5.1), with what Linux puts into its unused end.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct FxSave {
+    fcw: u16,
+    fsw: u16,
+    ftw: u8,
+    pad: u8,
+    fop: u16,
+    fip: u64,
+    fdp: u64,
+    mxcsr: u32,
+    mxcsr_mask: u32,
+    /// ST(0) to ST(7), 16 bytes each.
+    st: [[u64; 2]; 8],
+    xmm: [[u64; 2]; 16],
+    unused: [u64; 6],
+    magic1: u32,
+    extended_size: u32,
+    xfeatures: u64,
+    xstate_size: u32,
+    unused2: [u32; 7],
+}
+const _: () = assert!(size_of::<FxSave>() == 512);
+
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+/// Every MXCSR bit of today's processors but MM (bit 17).
+const MXCSR_MASK: u32 = 0xffff;
+const XFEATURE_X87_SSE: u64 = 3;
+const XFEATURE_YMM: u64 = 4;
+/// Where YMM_Hi128 lies in the standard format, and how long it is (SDM vol. 1, 13.5.3: CPUID leaf 0DH says so).
+const YMM_OFFSET: usize = 576;
+const YMM_SIZE: usize = 256;
+
+const UC_FP_XSTATE: u64 = 1;
+const UC_SIGCONTEXT_SS: u64 = 2;
+const UC_STRICT_RESTORE_SS: u64 = 4;
+
+/// Selectors of 64-bit user code and data on Linux.
+const USER_CS: u16 = 0x33;
+const USER_SS: u16 = 0x2b;
+
+/// Flags a program may set by returning from a signal (arch/x86: FIX_EFLAGS).
+const RESTORED: Eflags =
+    Eflags::from_bits_truncate(1 << 18 | 1 << 16 | 1 << 11 | 1 << 10 | 1 << 8 | 1 << 7 | 1 << 6 | 1 << 4 | 1 << 2 | 1);
+
+/// Which register state a frame carries, by what CPUID tells the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// OSXSAVE: the frame has the XSAVE extension.
+    pub xsave: bool,
+    pub avx: bool,
+}
+
+impl Features {
+    /// Those of the installed engine.
+    pub fn of_engine() -> Features {
+        let ecx = crate::engine::installed().map_or(0, |e| e.cpuid(1, 0)[2]);
+        Features { xsave: ecx >> 27 & 1 != 0, avx: ecx >> 27 & 3 == 3 }
+    }
+
+    fn xfeatures(self) -> u64 {
+        if self.avx { XFEATURE_X87_SSE | XFEATURE_YMM } else { XFEATURE_X87_SSE }
+    }
+
+    /// Size of the XSAVE area.
+    fn state_size(self) -> usize {
+        match self {
+            Features { xsave: false, .. } => 512,
+            Features { avx: false, .. } => YMM_OFFSET,
+            _ => YMM_OFFSET + YMM_SIZE,
+        }
+    }
+
+    /// Size of everything above the frame proper.
+    fn math_size(self) -> usize {
+        self.state_size() + if self.xsave { 4 } else { 0 }
+    }
+}
+
+/// AT_MINSIGSTKSZ: the most a frame can take, computed as the kernel does (init_sigframe_size): the frame, the padding of both
+/// alignments, the register state; a multiple of 16.
+pub fn min_stack(f: Features) -> u64 {
+    let frame = size_of::<Frame>() as u64;
+    (frame + 15 + 8 + 63 + f.math_size() as u64).next_multiple_of(16)
+}
+
+/// What a handler is called with.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub signal: i32,
+    pub handler: u64,
+    pub restorer: u64,
+    pub info: SigInfo,
+    /// The alternate stack as ucontext shows it.
+    pub altstack: StackT,
+    /// Top of the alternate stack, when the frame goes there.
+    pub switch_to: Option<u64>,
+    /// The signal mask that returning from the handler restores.
+    pub mask: u64,
+    /// The last exception's vector, error code and address.
+    pub trapno: u64,
+    pub err: u64,
+    pub cr2: u64,
+}
+
+/// Where a frame for `call` would lie.
+pub fn place(cpu: &CpuState, call: &Call, f: Features) -> (u64, u64) {
+    let sp = match call.switch_to {
+        Some(top) => top,
+        None => cpu.gpr[gpr::RSP].wrapping_sub(RED_ZONE),
+    };
+    let fpstate = sp.wrapping_sub(f.math_size() as u64) & !63;
+    let frame = (fpstate.wrapping_sub(size_of::<Frame>() as u64) & !15).wrapping_sub(8);
+    (frame, fpstate)
+}
+
+/// Writes the frame and makes `cpu` enter the handler. On an error nothing of `cpu` has changed.
+pub fn push(cpu: &mut CpuState, call: &Call, f: Features) -> Result<(), BadAddress> {
+    let (at, fpstate) = place(cpu, call, f);
+    save_math(cpu, fpstate, f)?;
+    let g = &cpu.gpr;
+    let mut high = [0; 8];
+    high.copy_from_slice(&g[gpr::R8..]);
+    let frame = Frame {
+        pretcode: call.restorer,
+        uc: UContext {
+            flags: UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | if f.xsave { UC_FP_XSTATE } else { 0 },
+            link: 0,
+            stack: call.altstack,
+            context: SigContext {
+                high,
+                rdi: g[gpr::RDI],
+                rsi: g[gpr::RSI],
+                rbp: g[gpr::RBP],
+                rbx: g[gpr::RBX],
+                rdx: g[gpr::RDX],
+                rax: g[gpr::RAX],
+                rcx: g[gpr::RCX],
+                rsp: g[gpr::RSP],
+                rip: cpu.rip,
+                flags: u64::from(cpu.eflags().bits()),
+                cs: USER_CS,
+                gs: 0,
+                fs: 0,
+                ss: USER_SS,
+                err: call.err,
+                trapno: call.trapno,
+                oldmask: call.mask,
+                cr2: call.cr2,
+                fpstate,
+                reserved: [0; 8],
+            },
+            mask: call.mask,
+        },
+        info: call.info,
+    };
+    access::put(at, &frame)?;
+    cpu.gpr[gpr::RSP] = at;
+    cpu.gpr[gpr::RDI] = call.signal as u64;
+    cpu.gpr[gpr::RSI] = at + std::mem::offset_of!(Frame, info) as u64;
+    cpu.gpr[gpr::RDX] = at + std::mem::offset_of!(Frame, uc) as u64;
+    cpu.gpr[gpr::RAX] = 0;
+    cpu.rip = call.handler;
+    let flags = cpu.eflags() & !(Eflags::DF | Eflags::RF | Eflags::TF);
+    cpu.set_eflags(flags);
+    // A handler starts with floating point as a new program has it (fpu__clear_user_states).
+    reset_math(cpu);
+    Ok(())
+}
+
+/// What a frame restores besides registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    pub mask: u64,
+    pub altstack: StackT,
+}
+
+/// Undoes [`push`] from the frame whose return address has just been popped (RSP - 8). On an error `cpu` is not to be
+/// relied on: the kernel raises SIGSEGV then.
+pub fn pop(cpu: &mut CpuState, f: Features) -> Result<Restored, BadAddress> {
+    let at = cpu.gpr[gpr::RSP].wrapping_sub(8);
+    let frame: Frame = access::get(at)?;
+    let c = &frame.uc.context;
+    let g = &mut cpu.gpr;
+    g[gpr::R8..].copy_from_slice(&c.high);
+    for (reg, v) in [
+        (gpr::RDI, c.rdi),
+        (gpr::RSI, c.rsi),
+        (gpr::RBP, c.rbp),
+        (gpr::RBX, c.rbx),
+        (gpr::RDX, c.rdx),
+        (gpr::RAX, c.rax),
+        (gpr::RCX, c.rcx),
+        (gpr::RSP, c.rsp),
+    ] {
+        g[reg] = v;
+    }
+    cpu.rip = c.rip;
+    let kept = cpu.eflags() & !RESTORED;
+    cpu.set_eflags(kept | Eflags::from_bits_truncate(c.flags as u32) & RESTORED);
+    if c.fpstate == 0 {
+        reset_math(cpu);
+    } else {
+        load_math(cpu, c.fpstate, f)?;
+    }
+    Ok(Restored { mask: frame.uc.mask, altstack: frame.uc.stack })
+}
+
+/// The status word with TOP in its place.
+fn status_word(x: &X87) -> u16 {
+    x.status & !0x3800 | u16::from(x.top & 7) << 11
+}
+
+fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
+    let x = &cpu.x87;
+    let mut st = [[0; 2]; 8];
+    for (i, slot) in st.iter_mut().enumerate() {
+        let r = x.regs[(usize::from(x.top) + i) & 7];
+        *slot = [r.mantissa, u64::from(r.sign_exp)];
+    }
+    let xmm = cpu.xmm.map(|v| [v as u64, (v >> 64) as u64]);
+    let size = f.state_size();
+    let image = FxSave {
+        fcw: x.control,
+        fsw: status_word(x),
+        ftw: x.in_use,
+        pad: 0,
+        fop: x.opcode,
+        fip: x.last_ip,
+        fdp: x.last_dp,
+        mxcsr: cpu.mxcsr | fp::flags_of(cpu.guest_fpsr),
+        mxcsr_mask: MXCSR_MASK,
+        st,
+        xmm,
+        unused: [0; 6],
+        magic1: if f.xsave { FP_XSTATE_MAGIC1 } else { 0 },
+        extended_size: if f.xsave { f.math_size() as u32 } else { 0 },
+        xfeatures: if f.xsave { f.xfeatures() } else { 0 },
+        xstate_size: if f.xsave { size as u32 } else { 0 },
+        unused2: [0; 7],
+    };
+    let mut bytes = [0u8; YMM_OFFSET + YMM_SIZE + 4];
+    bytes[..512].copy_from_slice(image.as_bytes());
+    if f.xsave {
+        // The XSAVE header: XSTATE_BV, then zeros (standard format).
+        bytes[512..520].copy_from_slice(&f.xfeatures().to_le_bytes());
+        if f.avx {
+            for (slot, v) in bytes[YMM_OFFSET..].chunks_exact_mut(16).zip(cpu.ymm_hi) {
+                slot.copy_from_slice(&v.to_le_bytes());
+            }
+        }
+        bytes[size..size + 4].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    }
+    access::write(at, &bytes[..f.math_size()])
+}
+
+/// Loads the state at `at`. As the kernel: the extension counts only with both magic numbers in place, and a component
+/// that XSTATE_BV leaves out is reset.
+fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
+    let image: FxSave = access::get(at)?;
+    let size = f.state_size();
+    let mut extended = f.xsave && image.magic1 == FP_XSTATE_MAGIC1 && image.xstate_size as usize <= size;
+    extended &= image.xstate_size >= 576 && image.extended_size >= image.xstate_size;
+    let mut present = XFEATURE_X87_SSE;
+    let mut ymm = [0u128; 16];
+    if extended {
+        let end: u32 = access::get(at.wrapping_add(u64::from(image.xstate_size)))?;
+        if end == FP_XSTATE_MAGIC2 {
+            present = access::get::<u64>(at.wrapping_add(512))? & image.xfeatures & f.xfeatures();
+            if present & XFEATURE_YMM != 0 {
+                let bytes: [u8; YMM_SIZE] = access::get(at.wrapping_add(YMM_OFFSET as u64))?;
+                for (v, b) in ymm.iter_mut().zip(bytes.chunks_exact(16)) {
+                    *v = u128::from_le_bytes(b.try_into().unwrap_or_default());
+                }
+            }
+        }
+    }
+    reset_math(cpu);
+    if present & 1 != 0 {
+        let top = (image.fsw >> 11) as u8 & 7;
+        let mut regs = [X87Reg::default(); 8];
+        for (i, [mantissa, high]) in image.st.into_iter().enumerate() {
+            regs[(usize::from(top) + i) & 7] = X87Reg { mantissa, sign_exp: high as u16, ..X87Reg::default() };
+        }
+        cpu.x87 = X87 {
+            regs,
+            control: image.fcw,
+            status: image.fsw & !0x3800,
+            in_use: image.ftw,
+            top,
+            opcode: image.fop,
+            last_ip: image.fip,
+            last_dp: image.fdp,
+            ..cpu.x87
+        };
+    }
+    if present & 2 != 0 {
+        cpu.xmm = image.xmm.map(|[lo, hi]| u128::from(lo) | u128::from(hi) << 64);
+    }
+    cpu.ymm_hi = ymm;
+    // MXCSR is loaded with SSE or AVX state (SDM vol. 1, 13.8.1). Reserved bits would be #GP.
+    if image.mxcsr & !MXCSR_MASK != 0 {
+        return Err(BadAddress(at));
+    }
+    set_mxcsr(cpu, image.mxcsr);
+    Ok(())
+}
+
+fn reset_math(cpu: &mut CpuState) {
+    cpu.x87 = X87::default();
+    cpu.xmm = [0; 16];
+    cpu.ymm_hi = [0; 16];
+    set_mxcsr(cpu, fp::MXCSR_DEFAULT);
+}
+
+/// Loads MXCSR: the host's control register follows, its sticky flags start over.
+fn set_mxcsr(cpu: &mut CpuState, v: u32) {
+    cpu.mxcsr = v;
+    cpu.guest_fpcr = fp::fpcr_of(v);
+    cpu.guest_fpsr &= !fp::FPSR_STICKY;
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;
