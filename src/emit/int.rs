@@ -146,6 +146,68 @@ impl Masm {
         self.word(0x7a40_0800 | sf | (imm & 31) << 16 | (c as u32) << 12 | u32::from(n.0) << 5 | nzcv);
     }
 
+    /// CCMN with a 5-bit immediate: flags of `n + imm` if `c`, else the four bits `nzcv`.
+    pub fn ccmn_imm(&mut self, sz: Sz, n: X, imm: u32, nzcv: u32, c: Cond) {
+        let sf = u32::from(sz == Sz::X) << 31;
+        self.word(0x3a40_0800 | sf | (imm & 31) << 16 | (c as u32) << 12 | u32::from(n.0) << 5 | nzcv);
+    }
+
+    /// Compares `n` with `m` extended from 8, 16 or 32 bits (CMP, extended register). `n` 31 would be SP.
+    pub fn cmp_ext(&mut self, sz: Sz, n: X, m: X, bytes: u32, signed: bool) {
+        let sf = u32::from(sz == Sz::X) << 31;
+        let option = bytes.trailing_zeros() | u32::from(signed) << 2;
+        self.word(0x6b20_001f | sf | u32::from(m.0) << 16 | option << 13 | u32::from(n.0) << 5);
+    }
+
+    /// `d = n + m` with `m` extended from 32 bits. `n` 31 would be SP.
+    pub fn add_uxtw(&mut self, d: X, n: X, m: X) {
+        self.word(0x8b20_4000 | u32::from(m.0) << 16 | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// Bits set in `n`, through vector register `v`: four words.
+    pub fn popcount(&mut self, sz: Sz, d: X, n: X, v: V) {
+        match sz {
+            Sz::W => dynasm!(self.a; .arch aarch64; fmov S(v.0), W(n.0)),
+            Sz::X => dynasm!(self.a; .arch aarch64; fmov D(v.0), X(n.0)),
+        }
+        dynasm!(self.a; .arch aarch64; cnt V(v.0).b8, V(v.0).b8; addv B(v.0), V(v.0).b8; fmov W(d.0), S(v.0));
+    }
+
+    /// The virtual counter, after everything before it (ISB, then CNTVCT_EL0): two words.
+    pub fn mrs_cntvct(&mut self, d: X) {
+        self.word(0xd503_3fdf);
+        self.word(0xd53b_e040 | u32::from(d.0));
+    }
+
+    /// A hint that the thread spins.
+    pub fn yield_(&mut self) {
+        self.word(0xd503_203f);
+    }
+
+    /// Prefetch of `[n]`; `op` is the 5-bit prfop.
+    pub fn prfm(&mut self, op: u32, n: X) {
+        self.word(0xf980_0000 | u32::from(n.0) << 5 | op);
+    }
+
+    /// `ldp a, b, [n, #off]` of two 128-bit vectors.
+    pub fn ldp_q(&mut self, a: V, b: V, n: X, off: i32) {
+        dynasm!(self.a; .arch aarch64; ldp Q(a.0), Q(b.0), [XSP(n.0), off])
+    }
+
+    pub fn stp_q(&mut self, a: V, b: V, n: X, off: i32) {
+        dynasm!(self.a; .arch aarch64; stp Q(a.0), Q(b.0), [XSP(n.0), off])
+    }
+
+    /// Every lane of `bytes` (1, 2, 4, 8) of a vector gets the low part of `n`.
+    pub fn dup_all(&mut self, bytes: u32, d: V, n: X) {
+        match bytes {
+            1 => dynasm!(self.a; .arch aarch64; dup V(d.0).b16, W(n.0)),
+            2 => dynasm!(self.a; .arch aarch64; dup V(d.0).h8, W(n.0)),
+            4 => dynasm!(self.a; .arch aarch64; dup V(d.0).s4, W(n.0)),
+            _ => dynasm!(self.a; .arch aarch64; dup V(d.0).d2, X(n.0)),
+        }
+    }
+
     pub fn movz(&mut self, sz: Sz, d: X, v: u16, chunk: u32) {
         let sf = u32::from(sz == Sz::X) << 31;
         self.word(0x5280_0000 | sf | chunk << 21 | u32::from(v) << 5 | u32::from(d.0));

@@ -1,7 +1,7 @@
 //! Labels, and the PC-relative instructions that use them (Arm ARM, C4.1.86 and C6.2). These are encoded here and not by the
 //! assembler library because the runtime re-points the same words later.
 
-use super::{Masm, Sz, X};
+use super::{Masm, Sz, V, X};
 
 /// A place in the code, bound once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,5 +170,21 @@ impl Masm {
             }
         };
         self.fix(0x5800_0000 | u32::from(d.0), label, Field::Imm19);
+    }
+
+    /// Loads a 128-bit constant from the literal pool.
+    pub fn ldr_q_literal(&mut self, d: V, v: u128) {
+        let (lo, hi) = (v as u64, (v >> 64) as u64);
+        let label = match self.literals.windows(2).find(|w| w[0].0 == lo && w[1].0 == hi) {
+            Some(w) => w[0].1,
+            None => {
+                let l = self.label();
+                self.literals.push((lo, l));
+                let second = self.label();
+                self.literals.push((hi, second));
+                l
+            }
+        };
+        self.fix(0x9c00_0000 | u32::from(d.0), label, Field::Imm19);
     }
 }

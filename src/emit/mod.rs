@@ -4,6 +4,7 @@
 // The assembler macro converts every register number, needed or not.
 #![allow(clippy::useless_conversion)]
 
+pub mod fp;
 pub mod imm;
 pub mod int;
 pub mod link;

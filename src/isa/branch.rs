@@ -1,12 +1,12 @@
-//! Control transfers: JMP, Jcc, CALL, RET (SDM vol. 2), and what a condition is on AArch64.
+//! Control transfers: JMP, Jcc, JRCXZ, LOOP, CALL, RET (SDM vol. 2), and what a condition is on AArch64.
 
 use super::cx::{Cx, Ext, pinned};
 use super::{Decline, Lowered};
-use crate::emit::{Cond, Sz, X, ZR};
+use crate::emit::{Cond, Sz, X};
 use crate::rows;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use xrun_runtime::engine::FlagForm;
-use xrun_runtime::state::gpr::RSP;
+use xrun_runtime::state::gpr::{RCX, RSP};
 
 rows! { "branch";
     Jmp => |cx, i| jmp(cx, i),
@@ -16,6 +16,8 @@ rows! { "branch";
     Je => |cx, i| jcc(cx, i), Jne => |cx, i| jcc(cx, i), Jbe => |cx, i| jcc(cx, i), Ja => |cx, i| jcc(cx, i),
     Js => |cx, i| jcc(cx, i), Jns => |cx, i| jcc(cx, i), Jp => |cx, i| jcc(cx, i), Jnp => |cx, i| jcc(cx, i),
     Jl => |cx, i| jcc(cx, i), Jge => |cx, i| jcc(cx, i), Jle => |cx, i| jcc(cx, i), Jg => |cx, i| jcc(cx, i),
+    Jrcxz => |cx, i| jrcxz(cx, i, Sz::X), Jecxz => |cx, i| jrcxz(cx, i, Sz::W),
+    Loop => |cx, i| loop_(cx, i, None), Loope => |cx, i| loop_(cx, i, Some(true)), Loopne => |cx, i| loop_(cx, i, Some(false)),
 }
 
 /// An x86 condition in terms of NZCV or of the PF source.
@@ -69,14 +71,11 @@ pub fn test(cx: &mut Cx<'_>, cc: ConditionCode) -> Test {
         }
         C::e => Cond::Eq,
         C::ne => Cond::Ne,
-        C::be => {
-            cx.carry_as(true);
-            Cond::Ls
-        }
-        C::a => {
-            cx.carry_as(true);
-            Cond::Hi
-        }
+        // Two tests are as short as turning the carry over, and leave it as it is.
+        C::be if !inverted => return Test::Or(Cond::Cs, Cond::Eq),
+        C::a if !inverted => return Test::And(Cond::Cc, Cond::Ne),
+        C::be => Cond::Ls,
+        C::a => Cond::Hi,
         C::s => Cond::Mi,
         C::ns => Cond::Pl,
         C::l => Cond::Lt,
@@ -117,17 +116,48 @@ fn jcc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             cx.m.bind(skip);
         }
         Test::Parity(t, even) => {
-            // TBZ reaches 32 KiB only, an exit may be farther once chained: branch around a B.
-            let skip = cx.m.label();
-            if even {
-                cx.m.tbnz(t, 0, skip);
-            } else {
-                cx.m.tbz(t, 0, skip);
-            }
             let l = cx.edge(target, live);
-            cx.m.b(l);
-            cx.m.bind(skip);
+            if even {
+                cx.m.tbz(t, 0, l);
+            } else {
+                cx.m.tbnz(t, 0, l);
+            }
         }
+    }
+    Ok(())
+}
+
+/// JRCXZ, JECXZ: no flags read.
+fn jrcxz(cx: &mut Cx<'_>, i: &Instruction, size: Sz) -> Lowered {
+    let live = cx.facts.live_target[cx.at];
+    let l = cx.edge(i.near_branch_target(), live);
+    cx.m.cbz(size, pinned(RCX), l);
+    Ok(())
+}
+
+/// LOOP, LOOPE, LOOPNE: counts RCX (ECX with an address-size prefix) down without changing flags.
+fn loop_(cx: &mut Cx<'_>, i: &Instruction, want_zf: Option<bool>) -> Lowered {
+    use iced_x86::Code::*;
+    let size = match i.code() {
+        Loop_rel8_64_RCX | Loope_rel8_64_RCX | Loopne_rel8_64_RCX => Sz::X,
+        Loop_rel8_64_ECX | Loope_rel8_64_ECX | Loopne_rel8_64_ECX => Sz::W,
+        _ => return Err(Decline::Unsupported("16-bit branch")),
+    };
+    let live = cx.facts.live_target[cx.at];
+    let rcx = pinned(RCX);
+    if want_zf.is_some() {
+        cx.settle();
+    }
+    cx.m.sub_imm(size, rcx, rcx, 1);
+    let skip = want_zf.map(|z| {
+        let skip = cx.m.label();
+        cx.m.b_cond(if z { Cond::Ne } else { Cond::Eq }, skip);
+        skip
+    });
+    let l = cx.edge(i.near_branch_target(), live);
+    cx.m.cbnz(size, rcx, l);
+    if let Some(skip) = skip {
+        cx.m.bind(skip);
     }
     Ok(())
 }
@@ -186,11 +216,13 @@ fn call(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 fn ret(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let rsp = pinned(RSP);
     let t = cx.tmp();
+    if i.code() == iced_x86::Code::Retnw || i.code() == iced_x86::Code::Retnw_imm16 {
+        return Err(Decline::Unsupported("16-bit return"));
+    }
     cx.pop(t, rsp);
     if i.op_count() == 1 {
         cx.add_const(Sz::X, rsp, rsp, i64::from(i.immediate16()));
     }
     cx.ret_to(t);
-    let _ = ZR;
     Ok(())
 }

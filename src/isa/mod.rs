@@ -9,9 +9,13 @@
 use iced_x86::{Instruction, Mnemonic};
 
 pub mod alu;
+pub mod atomic;
 pub mod branch;
 pub mod cx;
 pub mod mov;
+pub mod muldiv;
+pub mod shift;
+pub mod sse;
 pub mod stack;
 pub mod system;
 
@@ -48,7 +52,23 @@ macro_rules! rows {
 }
 
 /// All families.
-pub const FAMILIES: &[&[Row]] = &[alu::ROWS, branch::ROWS, mov::ROWS, stack::ROWS, system::ROWS];
+#[rustfmt::skip]
+pub const FAMILIES: &[&[Row]] = &[
+    alu::ROWS,
+    atomic::ROWS,
+    branch::ROWS,
+    mov::ROWS,
+    muldiv::ROWS,
+    shift::ROWS,
+    stack::ROWS,
+    system::ROWS,
+    sse::arith::ROWS,
+    sse::compare::ROWS,
+    sse::convert::ROWS,
+    sse::float::ROWS,
+    sse::moves::ROWS,
+    sse::shuffle::ROWS,
+];
 
 const MNEMONICS: usize = 2048;
 

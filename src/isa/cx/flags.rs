@@ -7,6 +7,14 @@ use crate::guest::Flags;
 use xrun_runtime::abi;
 use xrun_runtime::engine::FlagForm;
 
+/// A bit of NZCV, by its place in the nibble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nzcv {
+    V = 0,
+    C = 1,
+    Z = 2,
+}
+
 impl Cx<'_> {
     /// Before an instruction overwrites a register that PF or AF still come from: saves what is needed.
     pub(super) fn keep_pa(&mut self) {
@@ -31,7 +39,7 @@ impl Cx<'_> {
     }
 
     /// Brings PF and AF into their registers as far as `live` asks.
-    fn store_pa(&mut self, live: Flags) {
+    pub(crate) fn store_pa(&mut self, live: Flags) {
         let Pa::Lazy { r, af } = self.flags.pa else {
             return;
         };
@@ -67,6 +75,11 @@ impl Cx<'_> {
         }
     }
 
+    /// PF and AF are undefined after this instruction: whatever is in their registers.
+    pub fn forget_pa(&mut self) {
+        self.flags.pa = Pa::Stored;
+    }
+
     /// The register whose low byte's parity is PF. Not for the `FloatCompare` form.
     pub fn pf_source(&self) -> X {
         match self.flags.pa {
@@ -95,6 +108,11 @@ impl Cx<'_> {
             self.m.mov(Sz::W, PF, r);
         }
         self.flags.pa = Pa::Lazy { r: if keep { r } else { PF }, af };
+    }
+
+    /// Says that PF and AF of this instruction are to be had from NZCV, as [`FlagForm::FloatCompare`] holds them.
+    pub fn pa_in_nzcv(&mut self) {
+        self.flags.pa = Pa::Stored;
     }
 
     /// Flags this instruction writes that something may read afterwards.
@@ -151,6 +169,71 @@ impl Cx<'_> {
             self.flip_carry();
         }
         self.flags.form = want;
+    }
+
+    /// Leaves the `FloatCompare` form, so that single flags can be put into NZCV.
+    pub fn settle(&mut self) {
+        if self.flags.form == FlagForm::FloatCompare {
+            self.canonical(Flags::all());
+        }
+    }
+
+    /// CF as 0 or 1 in a scratch register, whatever form it is in.
+    pub fn save_carry(&mut self) -> X {
+        self.settle();
+        let t = self.tmp();
+        let set = if self.flags.form == FlagForm::CarryInverted { Cond::Cc } else { Cond::Cs };
+        self.m.cset(t, set);
+        t
+    }
+
+    /// Puts back what [`Cx::save_carry`] gave; N, Z and V stay.
+    pub fn restore_carry(&mut self, c: X) {
+        self.insert_flags(&[(c, 0, Nzcv::C)]);
+    }
+
+    /// Puts bits of registers into NZCV and leaves the others. A C put in is CF itself. One word each with FEAT_FlagM, else two more.
+    pub fn insert_flags(&mut self, bits: &[(X, u32, Nzcv)]) {
+        self.settle();
+        if self.host.flagm {
+            for &(x, bit, to) in bits {
+                self.m.rmif(x, bit.wrapping_sub(to as u32) & 63, 1 << to as u32);
+            }
+        } else {
+            self.m.mrs_nzcv(LINK);
+            for &(x, bit, to) in bits {
+                let x = if bit == 0 {
+                    x
+                } else {
+                    let t = self.tmp();
+                    self.m.lsr(Sz::X, t, x, bit);
+                    t
+                };
+                self.m.bfi(Sz::X, LINK, x, 28 + to as u32, 1);
+            }
+            self.m.msr_nzcv(LINK);
+        }
+        if bits.iter().any(|b| b.2 == Nzcv::C) {
+            self.flags.form = FlagForm::Direct;
+        }
+    }
+
+    /// CF = bit `bit` of `x`; N, Z and V stay as far as they are live afterwards.
+    pub fn set_carry_bit(&mut self, x: X, bit: u32) {
+        if self.host.flagm || self.live_out().intersects(Flags::S | Flags::Z | Flags::O) {
+            return self.insert_flags(&[(x, bit, Nzcv::C)]);
+        }
+        let t = self.tmp();
+        self.m.lsl(Sz::X, t, x, 63 - bit);
+        self.m.adds(Sz::X, ZR, t, t);
+        self.flags.form = FlagForm::Direct;
+    }
+
+    /// Z = (the 32 bits of `r` are zero); the others stay.
+    pub fn insert_z_if_zero(&mut self, r: X) {
+        let t = self.tmp();
+        self.m.clz(Sz::W, t, r);
+        self.insert_flags(&[(t, 5, Nzcv::Z)]);
     }
 
     /// FCMP's flags to x86's: ZF = Z|V, CF = C clear or V, PF = V, SF = OF = AF = 0 (SDM vol. 2, UCOMISD; Arm ARM, FPCompare).

@@ -58,16 +58,17 @@ impl Cx<'_> {
         let index = gpr(i.memory_index()).map(|g| g.0);
         let scale = i.memory_index_scale().trailing_zeros();
         let size = if narrow { Sz::W } else { Sz::X };
+        // One scratch register holds every step; what else is needed on the way is free again afterwards.
+        let kept = self.tmp;
+        let t = self.tmp();
         let mut cur = match (base, index) {
             (Some(b), None) => Some(b),
             (Some(b), Some(x)) => {
-                let t = self.tmp();
                 self.m.add_lsl(size, t, b, x, scale);
                 Some(t)
             }
             (None, Some(x)) if scale == 0 => Some(x),
             (None, Some(x)) => {
-                let t = self.tmp();
                 self.m.lsl(size, t, x, scale);
                 Some(t)
             }
@@ -75,32 +76,40 @@ impl Cx<'_> {
         };
         cur = match cur {
             None => {
-                let t = self.tmp();
                 self.m.mov_imm(t, if narrow { disp & 0xffff_ffff } else { disp });
                 Some(t)
             }
             Some(c) if disp != 0 => {
-                let t = self.tmp();
                 self.add_const(size, t, c, disp as i64);
                 Some(t)
             }
-            Some(c) if narrow && (base.is_none() || index.is_none()) => {
-                let t = self.tmp();
+            Some(c) if narrow && c != t => {
                 self.m.mov(Sz::W, t, c);
                 Some(t)
             }
             c => c,
         };
-        let cur = cur.unwrap_or(ZR);
-        match seg {
-            Some(off) => {
-                let t = self.tmp();
-                self.m.ldr(8, t, Addr::Off(STATE, off as i32));
-                self.m.add(Sz::X, t, t, cur);
-                t
-            }
-            None => cur,
+        let mut cur = cur.unwrap_or(ZR);
+        if let Some(off) = seg {
+            let s = self.tmp();
+            self.m.ldr(8, s, Addr::Off(STATE, off as i32));
+            self.m.add(Sz::X, t, s, cur);
+            cur = t;
         }
+        self.tmp = kept + u8::from(cur == t);
+        cur
+    }
+
+    /// Adds the base of the instruction's segment to `t`, if it has one.
+    pub fn add_segment(&mut self, i: &Instruction, t: X) {
+        let off = match i.segment_prefix() {
+            Register::FS => offset_of!(CpuState, fs_base),
+            Register::GS => offset_of!(CpuState, gs_base),
+            _ => return,
+        };
+        let s = self.tmp();
+        self.m.ldr(8, s, Addr::Off(STATE, off as i32));
+        self.m.add(Sz::X, t, t, s);
     }
 
     /// `d = n + v`; at most two words and one scratch.
@@ -115,9 +124,11 @@ impl Cx<'_> {
         } else if crate::emit::imm::fits_add(v.unsigned_abs()) {
             self.m.sub_imm(size, d, n, v.unsigned_abs() as u32);
         } else {
+            let kept = self.tmp;
             let t = self.tmp();
             self.m.mov_imm(t, v as u64);
             self.m.add(size, d, n, t);
+            self.tmp = kept;
         }
     }
 

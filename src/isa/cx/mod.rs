@@ -5,6 +5,8 @@ mod flags;
 mod flow;
 mod mem;
 
+pub use flags::Nzcv;
+
 use super::Decline;
 use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
 use crate::facts::Facts;
@@ -117,8 +119,12 @@ pub struct Cx<'a> {
     pub(crate) inside: Vec<(usize, Label)>,
     pub(crate) landings: Vec<Entry>,
     pub(crate) marks: Vec<Mark>,
-    tmp: u8,
+    pub(crate) tmp: u8,
     vtmp: u8,
+    /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
+    pub(super) aligned: Vec<(X, u8)>,
+    /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
+    pub(super) nan_routines: [Option<Label>; 4],
 }
 
 /// Size class of an operand of `bytes`: X for 8, else W.
@@ -160,6 +166,8 @@ impl<'a> Cx<'a> {
             marks: Vec::with_capacity(n),
             tmp: 0,
             vtmp: 0,
+            aligned: Vec::new(),
+            nan_routines: [None; 4],
         }
     }
 
@@ -173,8 +181,25 @@ impl<'a> Cx<'a> {
         }
         self.tmp = 0;
         self.vtmp = 0;
+        self.keep_aligned(at);
         self.keep_pa();
         self.mark();
+    }
+
+    /// Forgets what was known of addresses whose registers the instruction before may have changed.
+    fn keep_aligned(&mut self, at: usize) {
+        if self.aligned.is_empty() {
+            return;
+        }
+        let Some(prev) = at.checked_sub(1).map(|p| &self.region.insts[p]).filter(|p| !p.ends_run) else {
+            return self.aligned.clear();
+        };
+        let calls = matches!(prev.i.flow_control(), iced_x86::FlowControl::Call | iced_x86::FlowControl::IndirectCall);
+        if self.region.insts[at].join || calls {
+            return self.aligned.clear();
+        }
+        let written = crate::guest::written_gprs(&prev.i);
+        self.aligned.retain(|(x, _)| written & (1 << x.0) == 0);
     }
 
     /// Host words from here on belong to the current instruction with flags in the current form.
@@ -199,6 +224,12 @@ impl<'a> Cx<'a> {
         let x = X(abi::SCRATCH[usize::from(self.tmp)]);
         self.tmp += 1;
         x
+    }
+
+    /// Two fresh scratch registers, adjacent and the first one even, as CASP wants them.
+    pub fn tmp_pair(&mut self) -> (X, X) {
+        self.tmp = (self.tmp + 1) & !1;
+        (self.tmp(), self.tmp())
     }
 
     /// A fresh scratch vector register, valid to the end of this guest instruction. There are sixteen.

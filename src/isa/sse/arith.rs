@@ -1,0 +1,379 @@
+//! Packed integer arithmetic, logic, compares and shifts on XMM registers (SDM vol. 2; SSE2, SSSE3, SSE4.1, SSE4.2), PTEST, and the
+//! bitwise operations that name floating-point types (ANDPS and the like).
+
+use super::{binary, unary};
+use crate::emit::simd::Ar;
+use crate::emit::{Masm, Sz, V, ZR};
+use crate::guest::Flags;
+use crate::isa::Lowered;
+use crate::isa::cx::{AfFrom, Cx};
+use crate::rows;
+use iced_x86::{Instruction, OpKind};
+use xrun_runtime::engine::FlagForm;
+
+rows! { "sse integer";
+    Paddb => |cx, i| op3(cx, i, Masm::add_v, Ar::B16),
+    Paddw => |cx, i| op3(cx, i, Masm::add_v, Ar::H8),
+    Paddd => |cx, i| op3(cx, i, Masm::add_v, Ar::S4),
+    Paddq => |cx, i| op3(cx, i, Masm::add_v, Ar::D2),
+    Psubb => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::B16),
+    Psubw => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::H8),
+    Psubd => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::S4),
+    Psubq => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::D2),
+    Paddsb => |cx, i| op3(cx, i, Masm::sqadd, Ar::B16),
+    Paddsw => |cx, i| op3(cx, i, Masm::sqadd, Ar::H8),
+    Paddusb => |cx, i| op3(cx, i, Masm::uqadd, Ar::B16),
+    Paddusw => |cx, i| op3(cx, i, Masm::uqadd, Ar::H8),
+    Psubsb => |cx, i| op3(cx, i, Masm::sqsub, Ar::B16),
+    Psubsw => |cx, i| op3(cx, i, Masm::sqsub, Ar::H8),
+    Psubusb => |cx, i| op3(cx, i, Masm::uqsub, Ar::B16),
+    Psubusw => |cx, i| op3(cx, i, Masm::uqsub, Ar::H8),
+    Pavgb => |cx, i| op3(cx, i, Masm::urhadd, Ar::B16),
+    Pavgw => |cx, i| op3(cx, i, Masm::urhadd, Ar::H8),
+    Pminub => |cx, i| op3(cx, i, Masm::umin, Ar::B16),
+    Pminuw => |cx, i| op3(cx, i, Masm::umin, Ar::H8),
+    Pminud => |cx, i| op3(cx, i, Masm::umin, Ar::S4),
+    Pminsb => |cx, i| op3(cx, i, Masm::smin, Ar::B16),
+    Pminsw => |cx, i| op3(cx, i, Masm::smin, Ar::H8),
+    Pminsd => |cx, i| op3(cx, i, Masm::smin, Ar::S4),
+    Pmaxub => |cx, i| op3(cx, i, Masm::umax, Ar::B16),
+    Pmaxuw => |cx, i| op3(cx, i, Masm::umax, Ar::H8),
+    Pmaxud => |cx, i| op3(cx, i, Masm::umax, Ar::S4),
+    Pmaxsb => |cx, i| op3(cx, i, Masm::smax, Ar::B16),
+    Pmaxsw => |cx, i| op3(cx, i, Masm::smax, Ar::H8),
+    Pmaxsd => |cx, i| op3(cx, i, Masm::smax, Ar::S4),
+    Pcmpeqb => |cx, i| equal(cx, i, Ar::B16),
+    Pcmpeqw => |cx, i| equal(cx, i, Ar::H8),
+    Pcmpeqd => |cx, i| equal(cx, i, Ar::S4),
+    Pcmpeqq => |cx, i| equal(cx, i, Ar::D2),
+    Pcmpgtb => |cx, i| op3(cx, i, Masm::cmgt, Ar::B16),
+    Pcmpgtw => |cx, i| op3(cx, i, Masm::cmgt, Ar::H8),
+    Pcmpgtd => |cx, i| op3(cx, i, Masm::cmgt, Ar::S4),
+    Pcmpgtq => |cx, i| op3(cx, i, Masm::cmgt, Ar::D2),
+    Pmullw => |cx, i| op3(cx, i, Masm::mul_v, Ar::H8),
+    Pmulld => |cx, i| op3(cx, i, Masm::mul_v, Ar::S4),
+    Phaddw => |cx, i| op3(cx, i, Masm::addp_v, Ar::H8),
+    Phaddd => |cx, i| op3(cx, i, Masm::addp_v, Ar::S4),
+    Phaddsw => |cx, i| pairwise(cx, i, Masm::sqadd, Ar::H8),
+    Phsubw => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::H8),
+    Phsubd => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::S4),
+    Phsubsw => |cx, i| pairwise(cx, i, Masm::sqsub, Ar::H8),
+    Pabsb => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::B16, d, n)),
+    Pabsw => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::H8, d, n)),
+    Pabsd => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::S4, d, n)),
+    Psignb => |cx, i| sign(cx, i, Ar::B16),
+    Psignw => |cx, i| sign(cx, i, Ar::H8),
+    Psignd => |cx, i| sign(cx, i, Ar::S4),
+    Pmulhw => |cx, i| mul_high(cx, i, Masm::smull_v),
+    Pmulhuw => |cx, i| mul_high(cx, i, Masm::umull_v),
+    Pmulhrsw => |cx, i| binary(cx, i, mulhrs),
+    Pmuludq => |cx, i| mul_even(cx, i, Masm::umull_v),
+    Pmuldq => |cx, i| mul_even(cx, i, Masm::smull_v),
+    Pmaddwd => |cx, i| binary(cx, i, maddwd),
+    Pmaddubsw => |cx, i| binary(cx, i, maddubsw),
+    Psadbw => |cx, i| binary(cx, i, sadbw),
+    Mpsadbw => |cx, i| mpsadbw(cx, i),
+    Phminposuw => |cx, i| unary(cx, i, minpos),
+    Pand => |cx, i| bitwise(cx, i, Masm::and_v),
+    Andps => |cx, i| bitwise(cx, i, Masm::and_v),
+    Andpd => |cx, i| bitwise(cx, i, Masm::and_v),
+    Por => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Orps => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Orpd => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Pandn => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
+    Andnps => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
+    Andnpd => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
+    Pxor => |cx, i| xor(cx, i),
+    Xorps => |cx, i| xor(cx, i),
+    Xorpd => |cx, i| xor(cx, i),
+    Ptest => |cx, i| ptest(cx, i),
+    Psllw => |cx, i| shift(cx, i, Ar::H8, Shift::Left),
+    Pslld => |cx, i| shift(cx, i, Ar::S4, Shift::Left),
+    Psllq => |cx, i| shift(cx, i, Ar::D2, Shift::Left),
+    Psrlw => |cx, i| shift(cx, i, Ar::H8, Shift::Right),
+    Psrld => |cx, i| shift(cx, i, Ar::S4, Shift::Right),
+    Psrlq => |cx, i| shift(cx, i, Ar::D2, Shift::Right),
+    Psraw => |cx, i| shift(cx, i, Ar::H8, Shift::Arithmetic),
+    Psrad => |cx, i| shift(cx, i, Ar::S4, Shift::Arithmetic),
+    Pslldq => |cx, i| shift_bytes(cx, i, Shift::Left),
+    Psrldq => |cx, i| shift_bytes(cx, i, Shift::Right),
+}
+
+type Op3 = fn(&mut Masm, Ar, V, V, V);
+
+/// One AArch64 instruction.
+fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+    binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
+}
+
+/// As [`op3`], and zero when both operands are one register.
+fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+    binary(cx, i, |cx, d, a, b| if a == b { cx.m.zero_v(d) } else { op(&mut cx.m, ar, d, a, b) })
+}
+
+/// PCMPEQ; of one register with itself it is how x86 says all ones.
+fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+    binary(cx, i, |cx, d, a, b| if a == b { cx.m.movi_bytes(d, 0xff) } else { cx.m.cmeq(ar, d, a, b) })
+}
+
+fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        if a != b {
+            op(&mut cx.m, d, a, b);
+        }
+    })
+}
+
+fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    binary(cx, i, |cx, d, a, b| if a == b { cx.m.zero_v(d) } else { cx.m.eor_v(d, a, b) })
+}
+
+/// Even lanes against odd lanes of both operands.
+fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (even, odd) = (cx.vtmp(), cx.vtmp());
+        cx.m.uzp1(ar, even, a, b);
+        cx.m.uzp2(ar, odd, a, b);
+        op(&mut cx.m, ar, d, even, odd);
+    })
+}
+
+/// PSIGN: times -1, 0 or 1. The factor is (b > 0 ? 0 : -(b < 0)) made of the two compare masks' difference.
+fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (neg, pos) = (cx.vtmp(), cx.vtmp());
+        cx.m.cmlt_zero(ar, neg, b);
+        cx.m.cmgt_zero(ar, pos, b);
+        cx.m.sub_v(ar, neg, neg, pos);
+        cx.m.mul_v(ar, d, a, neg);
+    })
+}
+
+/// High halves of the 16-bit products.
+fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (lo, hi) = (cx.vtmp(), cx.vtmp());
+        mull(&mut cx.m, Ar::H4, lo, a, b);
+        mull(&mut cx.m, Ar::H8, hi, a, b);
+        cx.m.uzp2(Ar::H8, d, lo, hi);
+    })
+}
+
+/// ((a * b >> 14) + 1) >> 1, which is a rounding shift by 15. SQRDMULH would saturate -32768 * -32768, this must not.
+fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    let (lo, hi) = (cx.vtmp(), cx.vtmp());
+    cx.m.smull_v(Ar::H4, lo, a, b);
+    cx.m.smull_v(Ar::H8, hi, a, b);
+    cx.m.rshrn(Ar::H4, d, lo, 15);
+    cx.m.rshrn(Ar::H8, d, hi, 15);
+}
+
+/// Products of lanes 0 and 2.
+fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (x, y) = (cx.vtmp(), cx.vtmp());
+        cx.m.xtn(Ar::S2, x, a);
+        if a == b {
+            return mull(&mut cx.m, Ar::S2, d, x, x);
+        }
+        cx.m.xtn(Ar::S2, y, b);
+        mull(&mut cx.m, Ar::S2, d, x, y);
+    })
+}
+
+fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    let (lo, hi) = (cx.vtmp(), cx.vtmp());
+    cx.m.smull_v(Ar::H4, lo, a, b);
+    cx.m.smull_v(Ar::H8, hi, a, b);
+    cx.m.addp_v(Ar::S4, d, lo, hi);
+}
+
+/// Unsigned bytes of `a` times signed bytes of `b`; each product fits 16 bits, the sum of two saturates.
+fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    let (al, ah, bl, bh) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
+    cx.m.ushll(Ar::B8, al, a, 0);
+    cx.m.sshll(Ar::B8, bl, b, 0);
+    cx.m.ushll(Ar::B16, ah, a, 0);
+    cx.m.sshll(Ar::B16, bh, b, 0);
+    cx.m.mul_v(Ar::H8, al, al, bl);
+    cx.m.mul_v(Ar::H8, ah, ah, bh);
+    cx.m.uzp1(Ar::H8, bl, al, ah);
+    cx.m.uzp2(Ar::H8, bh, al, ah);
+    cx.m.sqadd(Ar::H8, d, bl, bh);
+}
+
+fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    let t = cx.vtmp();
+    cx.m.uabd(Ar::B16, t, a, b);
+    cx.m.uaddlp(Ar::B16, t, t);
+    cx.m.uaddlp(Ar::H8, t, t);
+    cx.m.uaddlp(Ar::S4, d, t);
+}
+
+/// MPSADBW: eight sums of four absolute differences; imm8[1:0] picks the four bytes of `b`, imm8[2] where in `a` the windows start.
+fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let imm = u32::from(cx.imm8(i, 2));
+    binary(cx, i, |cx, d, a, b| {
+        let (sum, x, y) = (cx.vtmp(), cx.vtmp(), cx.vtmp());
+        for j in 0..4 {
+            let from = (imm >> 2 & 1) * 4 + j;
+            cx.m.dup(Ar::B8, y, b, (imm & 3) * 4 + j);
+            let w = if from == 0 { a } else { x };
+            if from != 0 {
+                cx.m.ext(x, a, a, from);
+            }
+            if j == 0 {
+                cx.m.uabdl(Ar::B8, sum, w, y);
+            } else {
+                cx.m.uabal(Ar::B8, sum, w, y);
+            }
+        }
+        cx.m.mov_v(d, sum);
+    })
+}
+
+/// PHMINPOSUW: value above index in 32 bits, so that one unsigned minimum finds the smallest value and its first place.
+fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
+    let (lo, hi) = (cx.vtmp(), cx.vtmp());
+    cx.m.ldr_q_literal(hi, 0x0007_0006_0005_0004_0003_0002_0001_0000);
+    cx.m.zip1(Ar::H8, lo, hi, n);
+    cx.m.zip2(Ar::H8, hi, hi, n);
+    cx.m.umin(Ar::S4, lo, lo, hi);
+    cx.m.uminv(Ar::S4, lo, lo);
+    cx.m.rev32(Ar::H4, d, lo);
+}
+
+/// PTEST: ZF = (d & s) == 0, CF = (s & ~d) == 0, the others 0.
+fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let a = cx.vreg(i, 0)?;
+    let b = cx.vsrc(i, 1)?;
+    let live = cx.live();
+    let (t, u) = (cx.vtmp(), cx.vtmp());
+    let (x, y) = (cx.tmp(), cx.tmp());
+    if !live.contains(Flags::C) {
+        let both = if a == b { a } else { t };
+        if a != b {
+            cx.m.and_v(t, a, b);
+        }
+        cx.m.umaxp(Ar::S4, t, both, both);
+        cx.m.fmov_to_x(x, t);
+        if live.contains(Flags::S) {
+            nzcv_from(cx, Some(x), None);
+        } else {
+            cx.m.ands(Sz::X, ZR, x, x);
+        }
+        cx.set_form(FlagForm::Direct);
+        cx.set_pa_zero();
+        return Ok(());
+    }
+    cx.m.and_v(t, a, b);
+    cx.m.bic_v(u, b, a);
+    cx.m.umaxp(Ar::S4, t, t, u);
+    cx.m.umov(3, y, t, 1);
+    if !live.contains(Flags::Z) {
+        // 0 - y has no borrow only when y is 0; C is then CF itself.
+        cx.m.subs(Sz::X, ZR, ZR, y);
+        if live.intersects(Flags::S | Flags::O) {
+            nzcv_from(cx, None, Some(y));
+        }
+    } else {
+        cx.m.fmov_to_x(x, t);
+        nzcv_from(cx, Some(x), Some(y));
+    }
+    cx.set_form(FlagForm::Direct);
+    cx.set_pa_zero();
+    Ok(())
+}
+
+/// NZCV = Z if `z` is zero, C if `c` is zero, nothing else.
+fn nzcv_from(cx: &mut Cx<'_>, z: Option<crate::emit::X>, c: Option<crate::emit::X>) {
+    use crate::emit::Cond;
+    let r = cx.tmp();
+    cx.m.movz(Sz::W, r, 0, 0);
+    for (x, bit) in [(z, 30), (c, 29)] {
+        if let Some(x) = x {
+            let t = cx.tmp();
+            cx.m.subs_imm(Sz::X, ZR, x, 0);
+            cx.m.cset(t, Cond::Eq);
+            cx.m.orr_lsl(Sz::W, r, r, t, bit);
+        }
+    }
+    cx.m.msr_nzcv(r);
+}
+
+impl Cx<'_> {
+    /// Says that this instruction sets PF and AF to 0.
+    pub fn set_pa_zero(&mut self) {
+        if self.live().intersects(Flags::P | Flags::A) {
+            // An odd number of ones in PF's source.
+            self.m.movz(Sz::W, crate::isa::cx::PF, 1, 0);
+        }
+        self.set_pa(crate::isa::cx::PF, AfFrom::Const(0));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shift {
+    Left,
+    Right,
+    Arithmetic,
+}
+
+/// Shifts of lanes; a count past the lane gives zero, or the sign for arithmetic shifts. A count from a register or memory is its low 64 bits.
+fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let bits = ar.lane_bits();
+    if i.op1_kind() == OpKind::Immediate8 {
+        let by = u32::from(cx.imm8(i, 1));
+        match kind {
+            _ if by == 0 => {}
+            Shift::Arithmetic => cx.m.sshr(ar, d, d, by.min(bits)),
+            _ if by >= bits => cx.m.zero_v(d),
+            Shift::Left => cx.m.shl_v(ar, d, d, by),
+            Shift::Right => cx.m.ushr(ar, d, d, by),
+        }
+        return Ok(());
+    }
+    // USHL and SSHL take a signed byte per lane: saturate the count to 127, where every lane is past its width.
+    let n = cx.vsrc(i, 1)?;
+    let (c, lim) = (cx.vtmp(), cx.vtmp());
+    cx.m.uqxtn(Ar::S2, c, n);
+    cx.m.movi_s(lim, 127, 0);
+    cx.m.umin(Ar::S4, c, c, lim);
+    // Only the low byte of each lane counts, so 32-bit copies serve 64-bit lanes.
+    cx.m.dup(if ar == Ar::H8 { Ar::H8 } else { Ar::S4 }, c, c, 0);
+    match kind {
+        Shift::Left => cx.m.ushl(ar, d, d, c),
+        Shift::Right => {
+            cx.m.neg_v(ar, c, c);
+            cx.m.ushl(ar, d, d, c);
+        }
+        Shift::Arithmetic => {
+            cx.m.neg_v(ar, c, c);
+            cx.m.sshl(ar, d, d, c);
+        }
+    }
+    Ok(())
+}
+
+/// PSLLDQ, PSRLDQ: the whole register by bytes.
+fn shift_bytes(cx: &mut Cx<'_>, i: &Instruction, kind: Shift) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let by = u32::from(cx.imm8(i, 1));
+    match (kind, by) {
+        (_, 0) => {}
+        (_, 16..) => cx.m.zero_v(d),
+        (Shift::Left, _) => {
+            let z = cx.vtmp();
+            cx.m.zero_v(z);
+            cx.m.ext(d, z, d, 16 - by);
+        }
+        (_, 8) => cx.m.mov_from_lane(3, d, d, 1),
+        _ => {
+            let z = cx.vtmp();
+            cx.m.zero_v(z);
+            cx.m.ext(d, d, z, by);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Conversions between floating point and integers, and between precisions (SDM vol. 2, CVT*).
+//!
+//! Out of range and NaN give x86 the "integer indefinite", only the sign bit set (SDM vol. 1, table 4-1), where AArch64 saturates and turns
+//! NaN into 0; negative saturation agrees. With FEAT_FRINTTS one rounding instruction makes all such inputs the most negative value.
+
+use super::unary;
+use crate::emit::fp::{Fp, Shape};
+use crate::emit::simd::Ar;
+use crate::emit::{Cond, Sz, V, X};
+use crate::isa::cx::{Cx, sz};
+use crate::isa::{Decline, Lowered};
+use crate::rows;
+use iced_x86::{Instruction, OpKind};
+
+use Fp::{D, S};
+use Shape::{Packed, Scalar};
+
+rows! { "sse convert";
+    Cvtsi2ss => |cx, i| from_int(cx, i, S),
+    Cvtsi2sd => |cx, i| from_int(cx, i, D),
+    Cvtss2si => |cx, i| to_int(cx, i, S, false),
+    Cvtsd2si => |cx, i| to_int(cx, i, D, false),
+    Cvttss2si => |cx, i| to_int(cx, i, S, true),
+    Cvttsd2si => |cx, i| to_int(cx, i, D, true),
+    Cvtss2sd => |cx, i| precision(cx, i, S),
+    Cvtsd2ss => |cx, i| precision(cx, i, D),
+    Cvtps2pd => |cx, i| unary(cx, i, |cx, d, n| cx.m.fcvtl(d, n)),
+    Cvtpd2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.fcvtn(d, n)),
+    Cvtdq2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.scvtf_v(S, d, n)),
+    Cvtdq2pd => |cx, i| unary(cx, i, |cx, d, n| {
+        cx.m.sshll(Ar::S2, d, n, 0);
+        cx.m.scvtf_v(D, d, d);
+    }),
+    Cvtps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, false)),
+    Cvttps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, true)),
+    Cvtpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, false)),
+    Cvttpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, true)),
+    Cvtpi2ps => |_, _| Err(Decline::Unsupported("MMX register")),
+    Cvtpi2pd => |_, _| Err(Decline::Unsupported("MMX register")),
+    Cvtps2pi => |_, _| Err(Decline::Unsupported("MMX register")),
+    Cvtpd2pi => |_, _| Err(Decline::Unsupported("MMX register")),
+    Cvttps2pi => |_, _| Err(Decline::Unsupported("MMX register")),
+    Cvttpd2pi => |_, _| Err(Decline::Unsupported("MMX register")),
+}
+
+fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let (x, bytes) = cx.int_src(i, 1)?;
+    if cx.host.afp {
+        cx.m.scvtf(fp, d, sz(bytes), x);
+        return Ok(());
+    }
+    let r = cx.vtmp();
+    cx.m.scvtf(fp, r, sz(bytes), x);
+    cx.merge(fp, d, r);
+    Ok(())
+}
+
+fn precision(cx: &mut Cx<'_>, i: &Instruction, from: Fp) -> Lowered {
+    unary(cx, i, |cx, d, n| {
+        if cx.host.afp {
+            return cx.m.fcvt(from, d, n);
+        }
+        let r = cx.vtmp();
+        cx.m.fcvt(from, r, n);
+        cx.merge(if from == S { D } else { S }, d, r);
+    })
+}
+
+/// To a general register, toward zero or as MXCSR says.
+fn to_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, truncate: bool) -> Lowered {
+    let p = cx.place(i, 0)?;
+    let n = match i.op1_kind() {
+        OpKind::Memory => cx.vsrc(i, 1)?,
+        _ => cx.vreg(i, 1)?,
+    };
+    let size = sz(p.bytes());
+    let d = cx.target(p);
+    to_int_reg(cx, size, d, fp, n, truncate);
+    cx.set(p, d);
+    Ok(())
+}
+
+/// Lane 0 of `n` to an integer. With FEAT_FRINTTS two words, else four or five: AArch64's result needs mending only when it is
+/// the largest integer or came from a NaN.
+fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
+    let r = cx.vtmp();
+    if cx.host.frint {
+        match (size, truncate) {
+            (Sz::W, true) => cx.m.frint32z(Scalar, fp, r, n),
+            (Sz::W, false) => cx.m.frint32x(Scalar, fp, r, n),
+            (Sz::X, true) => cx.m.frint64z(Scalar, fp, r, n),
+            (Sz::X, false) => cx.m.frint64x(Scalar, fp, r, n),
+        }
+        return cx.m.fcvtzs(size, d, fp, r);
+    }
+    let mut n = n;
+    if !truncate {
+        cx.m.frintx(Scalar, fp, r, n);
+        n = r;
+    }
+    let back = cx.m.label();
+    let free = cx.nzcv_free();
+    let cold = cx.cold(move |cx| {
+        // Largest: overflow, unless it is a 32-bit result that really is 2^31 - 1. NaN: always. Without the flags also 0 and -1 come here.
+        let (x, lim, t) = (X(9), V(9), V(10));
+        let indefinite = 1u64 << (size.bits() - 1);
+        let limit = match fp {
+            S => u64::from(if size == Sz::W { 2f32.powi(31) } else { 2f32.powi(63) }.to_bits()),
+            D => if size == Sz::W { 2f64.powi(31) } else { 2f64.powi(63) }.to_bits(),
+        };
+        cx.m.mov_imm(x, limit);
+        cx.m.fmov_from_x(lim, x);
+        // All ones when below the limit; a NaN has signalled already.
+        cx.m.fcmgt(Scalar, fp, t, lim, n);
+        cx.m.fmov_to_x(x, t);
+        cx.m.cbnz(Sz::W, x, back);
+        cx.m.mov_imm(d, indefinite);
+        cx.m.b(back);
+    });
+    cx.m.fcvtzs(size, d, fp, n);
+    if free {
+        // Adding 1 overflows from the largest alone; else V says "unordered".
+        cx.m.adds_imm(size, crate::emit::ZR, d, 1);
+        cx.m.fccmp(fp, n, n, 1, Cond::Vc);
+        cx.m.b_cond(Cond::Vs, cold);
+    } else {
+        let t = cx.tmp();
+        cx.m.add_imm(size, t, d, 1);
+        cx.m.and_imm(size, t, t, if size == Sz::W { 0x7fff_fffe } else { 0x7fff_ffff_ffff_fffe });
+        cx.m.cbz(size, t, cold);
+    }
+    cx.m.bind(back);
+}
+
+/// Four singles to four 32-bit integers.
+fn singles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
+    let r = cx.vtmp();
+    if cx.host.frint {
+        if truncate {
+            cx.m.frint32z(Packed, S, r, n);
+        } else {
+            cx.m.frint32x(Packed, S, r, n);
+        }
+        return cx.m.fcvtzs_v(S, d, r);
+    }
+    let mut n = n;
+    if !truncate {
+        cx.m.frintx(Packed, S, r, n);
+        n = r;
+    }
+    // Below 2^31 (0x4f000000) AArch64's result is right; elsewhere the indefinite value.
+    let (ok, indefinite) = (cx.vtmp(), cx.vtmp());
+    cx.m.movi_s(ok, 0x4f, 3);
+    cx.m.fcmgt(Packed, S, ok, ok, n);
+    cx.m.fcvtzs_v(S, d, n);
+    cx.m.movi_s(indefinite, 0x80, 3);
+    cx.m.bif(d, indefinite, ok);
+}
+
+/// Two doubles to two 32-bit integers in the low half, upper half zero. The conversions are scalar ones, because only those signal at 32 bits.
+fn doubles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
+    let r = cx.vtmp();
+    if cx.host.frint {
+        if truncate {
+            cx.m.frint32z(Packed, D, r, n);
+        } else {
+            cx.m.frint32x(Packed, D, r, n);
+        }
+        cx.m.fcvtzs_v(D, r, r);
+        return cx.m.xtn(Ar::S2, d, r);
+    }
+    let mut n = n;
+    if !truncate {
+        cx.m.frintx(Packed, D, r, n);
+        n = r;
+    }
+    let (ok, t) = (cx.vtmp(), cx.vtmp());
+    let (lo, hi) = (cx.tmp(), cx.tmp());
+    cx.m.movz(Sz::X, lo, 0x41e0, 3);
+    cx.m.dup_x(Ar::D2, ok, lo);
+    cx.m.fcmgt(Packed, D, ok, ok, n);
+    cx.m.mov_from_lane(3, t, n, 1);
+    cx.m.fcvtzs(Sz::W, lo, D, n);
+    cx.m.fcvtzs(Sz::W, hi, D, t);
+    cx.m.orr_lsl(Sz::X, lo, lo, hi, 32);
+    cx.m.xtn(Ar::S2, ok, ok);
+    cx.m.movi_s(t, 0x80, 3);
+    cx.m.fmov_from_x(d, lo);
+    // Both masks' upper halves are zero here, so that of the result must be cleared again.
+    cx.m.bif(d, t, ok);
+    cx.m.mov_low(d, d);
+}

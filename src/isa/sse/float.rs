@@ -1,0 +1,317 @@
+//! Floating-point arithmetic on XMM registers (SDM vol. 2): ADD SUB MUL DIV SQRT MIN MAX, horizontal and alternating forms, dot
+//! products, ROUND.
+//!
+//! AArch64 rounds and signals as x86 does, but picks NaNs otherwise: x86 returns the first operand that is a NaN, quieted, and its
+//! own default NaN is negative (SDM vol. 1, 4.8.3.5 and table 4-7); AArch64 prefers signalling NaNs, and its default NaN is positive
+//! (Arm ARM, FPProcessNaNs). Both differ only where the result is a NaN, so results are tested for that, two words a scalar result,
+//! and one routine per region sets them right. With FEAT_AFP, FPCR.AH asks for x86's rules and nothing is tested.
+
+use super::{binary, unary};
+use crate::emit::fp::{Fp, Shape};
+use crate::emit::simd::Ar;
+use crate::emit::{Cond, Label, Masm, Sz, V};
+use crate::isa::Lowered;
+use crate::isa::cx::{Cx, LINK};
+use crate::rows;
+use iced_x86::Instruction;
+
+use Fp::{D, S};
+use Shape::{Packed, Scalar};
+
+rows! { "sse float";
+    Addss => |cx, i| arith(cx, i, Masm::fadd, Scalar, S),
+    Addsd => |cx, i| arith(cx, i, Masm::fadd, Scalar, D),
+    Addps => |cx, i| arith(cx, i, Masm::fadd, Packed, S),
+    Addpd => |cx, i| arith(cx, i, Masm::fadd, Packed, D),
+    Subss => |cx, i| arith(cx, i, Masm::fsub, Scalar, S),
+    Subsd => |cx, i| arith(cx, i, Masm::fsub, Scalar, D),
+    Subps => |cx, i| arith(cx, i, Masm::fsub, Packed, S),
+    Subpd => |cx, i| arith(cx, i, Masm::fsub, Packed, D),
+    Mulss => |cx, i| arith(cx, i, Masm::fmul, Scalar, S),
+    Mulsd => |cx, i| arith(cx, i, Masm::fmul, Scalar, D),
+    Mulps => |cx, i| arith(cx, i, Masm::fmul, Packed, S),
+    Mulpd => |cx, i| arith(cx, i, Masm::fmul, Packed, D),
+    Divss => |cx, i| arith(cx, i, Masm::fdiv, Scalar, S),
+    Divsd => |cx, i| arith(cx, i, Masm::fdiv, Scalar, D),
+    Divps => |cx, i| arith(cx, i, Masm::fdiv, Packed, S),
+    Divpd => |cx, i| arith(cx, i, Masm::fdiv, Packed, D),
+    Sqrtss => |cx, i| sqrt(cx, i, Scalar, S),
+    Sqrtsd => |cx, i| sqrt(cx, i, Scalar, D),
+    Sqrtps => |cx, i| sqrt(cx, i, Packed, S),
+    Sqrtpd => |cx, i| sqrt(cx, i, Packed, D),
+    Minss => |cx, i| min_max(cx, i, Scalar, S, false),
+    Minsd => |cx, i| min_max(cx, i, Scalar, D, false),
+    Minps => |cx, i| min_max(cx, i, Packed, S, false),
+    Minpd => |cx, i| min_max(cx, i, Packed, D, false),
+    Maxss => |cx, i| min_max(cx, i, Scalar, S, true),
+    Maxsd => |cx, i| min_max(cx, i, Scalar, D, true),
+    Maxps => |cx, i| min_max(cx, i, Packed, S, true),
+    Maxpd => |cx, i| min_max(cx, i, Packed, D, true),
+    Haddps => |cx, i| horizontal(cx, i, S, Masm::fadd),
+    Haddpd => |cx, i| horizontal(cx, i, D, Masm::fadd),
+    Hsubps => |cx, i| horizontal(cx, i, S, Masm::fsub),
+    Hsubpd => |cx, i| horizontal(cx, i, D, Masm::fsub),
+    Addsubps => |cx, i| alternate(cx, i, S),
+    Addsubpd => |cx, i| alternate(cx, i, D),
+    Dpps => |cx, i| dot(cx, i, S),
+    Dppd => |cx, i| dot(cx, i, D),
+    Roundss => |cx, i| round(cx, i, Scalar, S),
+    Roundsd => |cx, i| round(cx, i, Scalar, D),
+    Roundps => |cx, i| round(cx, i, Packed, S),
+    Roundpd => |cx, i| round(cx, i, Packed, D),
+}
+
+type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
+
+fn lanes(fp: Fp) -> Ar {
+    match fp {
+        S => Ar::S4,
+        D => Ar::D2,
+    }
+}
+
+impl Cx<'_> {
+    /// Writes lane 0 of `r` to lane 0 of `d`, keeping the others.
+    pub fn merge(&mut self, fp: Fp, d: V, r: V) {
+        self.m.ins(fp.size(), d, 0, r, 0);
+    }
+
+    /// A branch to `to` when lane 0 (or any lane) of `r`, which is no signalling NaN, is a NaN: two words for a scalar when NZCV is free.
+    fn branch_if_nan(&mut self, shape: Shape, fp: Fp, r: V, to: Label) {
+        let mut r = r;
+        if shape == Packed && self.host.afp {
+            // FPCR.AH takes away FMAX's way with NaNs.
+            let x = self.tmp();
+            self.m.fcmeq(Packed, fp, FIX_T, r, r);
+            self.m.not_v(Ar::B16, FIX_T, FIX_T);
+            self.m.umaxp(Ar::S4, FIX_T, FIX_T, FIX_T);
+            self.m.fmov_to_x(x, FIX_T);
+            return self.m.cbnz(Sz::X, x, to);
+        }
+        if shape == Packed {
+            match fp {
+                S => self.m.fmaxv_s4(FIX_T, r),
+                D => self.m.fmaxp_d2(FIX_T, r),
+            }
+            r = FIX_T;
+        }
+        if self.nzcv_free() {
+            self.m.fcmp(fp, r, r, false);
+            self.m.b_cond(Cond::Vs, to);
+        } else {
+            let x = self.tmp();
+            self.m.fcmeq(Scalar, fp, FIX_T, r, r);
+            self.m.fmov_to_x(x, FIX_T);
+            self.m.cbz(Sz::X, x, to);
+        }
+    }
+
+    /// After `r = a op b` in a scratch register: makes a NaN result the one x86 gives. Nothing with FEAT_AFP.
+    pub fn fix_nan(&mut self, shape: Shape, fp: Fp, r: V, a: V, b: V) {
+        if !self.host.afp {
+            self.fix_nan_always(shape, fp, r, a, b);
+        }
+    }
+
+    fn fix_nan_always(&mut self, shape: Shape, fp: Fp, r: V, a: V, b: V) {
+        let back = self.m.label();
+        let routine = self.nan_routine(shape, fp);
+        let cold = self.cold(move |cx| {
+            cx.m.mov_v(FIX_A, a);
+            cx.m.mov_v(FIX_B, b);
+            cx.m.mov_v(FIX_R, r);
+            cx.m.bl(routine);
+            cx.m.mov_v(r, FIX_R);
+            cx.m.b(back);
+        });
+        self.branch_if_nan(shape, fp, r, cold);
+        self.m.bind(back);
+    }
+
+    /// The region's routine that turns [`FIX_R`] into what x86 makes of [`FIX_A`] and [`FIX_B`], emitted once, behind the code.
+    fn nan_routine(&mut self, shape: Shape, fp: Fp) -> Label {
+        let which = usize::from(shape == Packed) * 2 + usize::from(fp == D);
+        if let Some(l) = self.nan_routines[which] {
+            return l;
+        }
+        let l = self.cold(move |cx| {
+            let (t, u, ar) = (FIX_U, FIX_T, lanes(fp));
+            // The default NaN: sign, exponent and quiet bit.
+            cx.m.movi_bytes(t, 0xff);
+            cx.m.shl_v(ar, t, t, if fp == S { 22 } else { 51 });
+            cx.m.fcmeq(shape, fp, u, FIX_R, FIX_R);
+            cx.m.bsl(u, FIX_R, t);
+            // ORing exponent and quiet bit into a NaN quiets it.
+            cx.m.shl_v(ar, t, t, 1);
+            cx.m.ushr(ar, t, t, 1);
+            for n in [FIX_B, FIX_A] {
+                cx.m.fcmeq(shape, fp, FIX_R, n, n);
+                cx.m.orr_v(n, n, t);
+                cx.m.bsl(FIX_R, u, n);
+                cx.m.mov_v(u, FIX_R);
+            }
+            cx.m.ret(LINK);
+        });
+        self.nan_routines[which] = Some(l);
+        l
+    }
+}
+
+// The scratch registers that testing and fixing use; rows with floating-point results take no more than the other eleven.
+const FIX_T: V = V(11);
+const FIX_U: V = V(12);
+const FIX_R: V = V(13);
+const FIX_A: V = V(14);
+const FIX_B: V = V(15);
+
+fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        if cx.host.afp {
+            return op(&mut cx.m, shape, fp, d, a, b);
+        }
+        let r = cx.vtmp();
+        op(&mut cx.m, shape, fp, r, a, b);
+        cx.fix_nan(shape, fp, r, a, b);
+        finish(cx, shape, fp, d, r);
+    })
+}
+
+/// Puts a result from a scratch register where it belongs.
+fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, r: V) {
+    match shape {
+        Scalar => cx.merge(fp, d, r),
+        Packed => cx.m.mov_v(d, r),
+    }
+}
+
+fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+    unary(cx, i, |cx, d, n| {
+        if cx.host.afp {
+            return cx.m.fsqrt(shape, fp, d, n);
+        }
+        let r = cx.vtmp();
+        cx.m.fsqrt(shape, fp, r, n);
+        cx.fix_nan(shape, fp, r, n, n);
+        finish(cx, shape, fp, d, r);
+    })
+}
+
+/// MIN and MAX: the second operand unless the first compares less (greater); so for equal zeros and for any NaN, which also signals.
+fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        if cx.host.afp {
+            return if max { cx.m.fmax(shape, fp, d, a, b) } else { cx.m.fmin(shape, fp, d, a, b) };
+        }
+        let t = cx.vtmp();
+        let (x, y) = if max { (a, b) } else { (b, a) };
+        cx.m.fcmgt(shape, fp, t, x, y);
+        match shape {
+            Packed => cx.m.bif(d, b, t),
+            Scalar => {
+                cx.m.bsl(t, a, b);
+                cx.merge(fp, d, t);
+            }
+        }
+    })
+}
+
+/// HADD, HSUB: even lanes with odd lanes of both operands. The even lane is the first operand where NaNs are chosen.
+fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (x, y, r) = (cx.vtmp(), cx.vtmp(), cx.vtmp());
+        cx.m.uzp1(lanes(fp), x, a, b);
+        cx.m.uzp2(lanes(fp), y, a, b);
+        if cx.host.afp {
+            return op(&mut cx.m, Packed, fp, d, x, y);
+        }
+        op(&mut cx.m, Packed, fp, r, x, y);
+        cx.fix_nan(Packed, fp, r, x, y);
+        cx.m.mov_v(d, r);
+    })
+}
+
+/// ADDSUB: even lanes subtract. Flipping the sign of their second operand turns that into an addition with the same flags; a NaN among them comes
+/// out with the wrong sign and is set right from the operand as it was.
+fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+    binary(cx, i, |cx, d, a, b| {
+        let (t, r) = (cx.vtmp(), cx.vtmp());
+        let x = cx.tmp();
+        match fp {
+            S => {
+                cx.m.movz(Sz::X, x, 0x8000, 1);
+                cx.m.dup_x(Ar::D2, t, x);
+            }
+            D => {
+                cx.m.movz(Sz::X, x, 0x8000, 3);
+                cx.m.fmov_from_x(t, x);
+            }
+        }
+        cx.m.eor_v(t, t, b);
+        cx.m.fadd(Packed, fp, r, a, t);
+        cx.fix_nan_always(Packed, fp, r, a, b);
+        cx.m.mov_v(d, r);
+    })
+}
+
+/// DPPS, DPPD: products of the lanes imm8[7:4] picks, zero for the others; their sum, in pairs, to the lanes imm8[3:0] picks, zero to the others.
+fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+    let imm = u32::from(cx.imm8(i, 2));
+    let count = if fp == S { 4 } else { 2 };
+    let mask = |bits: u32| -> u128 {
+        let width = 8u32 << fp.size();
+        (0..count).filter(|k| bits & (1 << k) != 0).fold(0, |m, k| m | ((1u128 << width) - 1) << (width * k))
+    };
+    binary(cx, i, |cx, d, a, b| {
+        let (select, place) = (mask(imm >> 4), mask(imm & 15));
+        let (x, y, p, t) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
+        // Lanes left out become 0 * 0: no exception, and plus zero.
+        if select != u128::MAX {
+            cx.m.ldr_q_literal(t, select);
+            cx.m.and_v(x, a, t);
+            cx.m.and_v(y, b, t);
+            cx.m.fmul(Packed, fp, p, x, y);
+            cx.fix_nan(Packed, fp, p, x, y);
+        } else {
+            cx.m.fmul(Packed, fp, p, a, b);
+            cx.fix_nan(Packed, fp, p, a, b);
+        }
+        for _ in 0..count / 2 {
+            cx.m.uzp1(lanes(fp), x, p, p);
+            cx.m.uzp2(lanes(fp), y, p, p);
+            cx.m.fadd(Packed, fp, p, x, y);
+            cx.fix_nan(Packed, fp, p, x, y);
+        }
+        if place == u128::MAX {
+            cx.m.mov_v(d, p);
+        } else {
+            cx.m.ldr_q_literal(t, place);
+            cx.m.and_v(d, p, t);
+        }
+    })
+}
+
+/// ROUND: imm8[2] asks for MXCSR's rounding, else imm8[1:0] says which; imm8[3] keeps the precision exception quiet.
+fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+    let imm = cx.imm8(i, 2);
+    let quiet = imm & 8 != 0;
+    unary(cx, i, |cx, d, n| {
+        let direct = shape == Packed || cx.host.afp;
+        let r = if direct { d } else { cx.vtmp() };
+        if imm & 4 == 0 && !quiet {
+            // Of these only FRINTX signals, in whatever mode.
+            let t = cx.vtmp();
+            cx.m.frintx(shape, fp, t, n);
+        }
+        match imm & 7 {
+            0 => cx.m.frintn(shape, fp, r, n),
+            1 => cx.m.frintm(shape, fp, r, n),
+            2 => cx.m.frintp(shape, fp, r, n),
+            3 => cx.m.frintz(shape, fp, r, n),
+            _ if quiet => cx.m.frinti(shape, fp, r, n),
+            _ => cx.m.frintx(shape, fp, r, n),
+        }
+        if !direct {
+            cx.merge(fp, d, r);
+        }
+    })
+}

@@ -1,0 +1,328 @@
+//! Moves between XMM registers, memory and general registers (SDM vol. 2): MOVAPS to MOVNTDQ, MOVD, MOVQ, MOVSS, MOVSD, MOVLPS to MOVHLPS,
+//! MOVMSK, PMOVMSKB, PINSR, PEXTR, INSERTPS, EXTRACTPS, the duplicating moves, MASKMOVDQU.
+
+use crate::emit::simd::Ar;
+use crate::emit::{Addr, Sz, V, ZR};
+use crate::isa::cx::{Cx, pinned};
+use crate::isa::{Decline, Lowered};
+use crate::rows;
+use iced_x86::{Instruction, OpKind};
+use xrun_runtime::state::gpr;
+
+rows! { "sse moves";
+    Movaps => |cx, i| whole(cx, i, true),
+    Movapd => |cx, i| whole(cx, i, true),
+    Movdqa => |cx, i| whole(cx, i, true),
+    Movups => |cx, i| whole(cx, i, false),
+    Movupd => |cx, i| whole(cx, i, false),
+    Movdqu => |cx, i| whole(cx, i, false),
+    Lddqu => |cx, i| whole(cx, i, false),
+    Movntps => |cx, i| whole(cx, i, true),
+    Movntpd => |cx, i| whole(cx, i, true),
+    Movntdq => |cx, i| whole(cx, i, true),
+    Movntdqa => |cx, i| whole(cx, i, true),
+    Movss => |cx, i| scalar(cx, i, 2),
+    Movsd => |cx, i| movsd(cx, i),
+    Movd => |cx, i| movd(cx, i),
+    Movq => |cx, i| movd(cx, i),
+    Movlps => |cx, i| half(cx, i, 0),
+    Movlpd => |cx, i| half(cx, i, 0),
+    Movhps => |cx, i| half(cx, i, 1),
+    Movhpd => |cx, i| half(cx, i, 1),
+    Movhlps => |cx, i| between(cx, i, 0, 1),
+    Movlhps => |cx, i| between(cx, i, 1, 0),
+    Movddup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.dup(Ar::D2, d, n, 0)),
+    Movsldup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn1(Ar::S4, d, n, n)),
+    Movshdup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn2(Ar::S4, d, n, n)),
+    Movmskps => |cx, i| movmskps(cx, i),
+    Movmskpd => |cx, i| movmskpd(cx, i),
+    Pmovmskb => |cx, i| pmovmskb(cx, i),
+    Pinsrb => |cx, i| pinsr(cx, i, 0),
+    Pinsrw => |cx, i| pinsr(cx, i, 1),
+    Pinsrd => |cx, i| pinsr(cx, i, 2),
+    Pinsrq => |cx, i| pinsr(cx, i, 3),
+    Pextrb => |cx, i| pextr(cx, i, 0),
+    Pextrw => |cx, i| pextr(cx, i, 1),
+    Pextrd => |cx, i| pextr(cx, i, 2),
+    Pextrq => |cx, i| pextr(cx, i, 3),
+    Extractps => |cx, i| pextr(cx, i, 2),
+    Insertps => |cx, i| insertps(cx, i),
+    Maskmovdqu => |cx, i| maskmov(cx, i),
+}
+
+/// All 128 bits. `aligned`: memory must be at a multiple of 16.
+fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
+    match (i.op0_kind(), i.op1_kind()) {
+        (OpKind::Memory, _) => {
+            let s = cx.vreg(i, 1)?;
+            let at = cx.vaddr(i, 16, aligned);
+            cx.store_v(16, s, at);
+        }
+        (_, OpKind::Memory) => {
+            let d = cx.vreg(i, 0)?;
+            let at = cx.vaddr(i, 16, aligned);
+            cx.load_v(16, d, at);
+        }
+        _ => {
+            let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
+            if d != s {
+                cx.m.mov_v(d, s);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// MOVSS and MOVSD: a load clears the other lanes, a register move keeps them.
+fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+    let bytes = 1 << size;
+    match (i.op0_kind(), i.op1_kind()) {
+        (OpKind::Memory, _) => {
+            let s = cx.vreg(i, 1)?;
+            let at = cx.addr(i, bytes);
+            cx.store_v(bytes, s, at);
+        }
+        (_, OpKind::Memory) => {
+            let d = cx.vreg(i, 0)?;
+            let at = cx.addr(i, bytes);
+            cx.load_v(bytes, d, at);
+        }
+        _ => {
+            let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
+            if d != s {
+                cx.m.ins(size, d, 0, s, 0);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// MOVSD names two instructions: the double move and the string move.
+fn movsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    if i.is_string_instruction() {
+        return Err(Decline::Unsupported("string MOVSD"));
+    }
+    scalar(cx, i, 3)
+}
+
+/// MOVD and MOVQ between general registers, memory and XMM registers; into an XMM register the rest becomes zero.
+fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let is_vector = |n: u32| i.op_kind(n) == OpKind::Register && super::xmm(i.op_register(n)).is_some();
+    if !is_vector(0) && !is_vector(1) {
+        return Err(Decline::Unsupported("MMX register"));
+    }
+    if is_vector(0) && is_vector(1) {
+        let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
+        cx.m.mov_low(d, s);
+        return Ok(());
+    }
+    let (v, other) = if is_vector(0) { (0, 1) } else { (1, 0) };
+    let v = cx.vreg(i, v)?;
+    match (i.op_kind(other), other) {
+        (OpKind::Memory, _) => {
+            let bytes = i.memory_size().size() as u32;
+            let at = cx.addr(i, bytes);
+            if other == 1 {
+                cx.load_v(bytes, v, at);
+            } else {
+                cx.store_v(bytes, v, at);
+            }
+        }
+        (_, 1) => {
+            let (x, bytes) = cx.int_src(i, 1)?;
+            if bytes == 8 {
+                cx.m.fmov_from_x(v, x);
+            } else {
+                cx.m.fmov_from_w(v, x);
+            }
+        }
+        _ => {
+            let p = cx.place(i, 0)?;
+            let x = cx.target(p);
+            if p.bytes() == 8 {
+                cx.m.fmov_to_x(x, v);
+            } else {
+                cx.m.fmov_to_w(x, v);
+            }
+            cx.set(p, x);
+        }
+    }
+    Ok(())
+}
+
+/// MOVLPS, MOVHPS and their PD twins: one 64-bit half to or from memory.
+fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
+    if i.op0_kind() == OpKind::Memory {
+        let s = cx.vreg(i, 1)?;
+        let at = cx.addr(i, 8);
+        let s = if at_half == 1 {
+            let t = cx.vtmp();
+            cx.m.mov_from_lane(3, t, s, 1);
+            t
+        } else {
+            s
+        };
+        cx.store_v(8, s, at);
+    } else {
+        let d = cx.vreg(i, 0)?;
+        let at = cx.addr(i, 8);
+        let t = cx.vtmp();
+        cx.load_v(8, t, at);
+        cx.m.ins(3, d, at_half, t, 0);
+    }
+    Ok(())
+}
+
+fn between(cx: &mut Cx<'_>, i: &Instruction, to: u32, from: u32) -> Lowered {
+    let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
+    cx.m.ins(3, d, to, s, from);
+    Ok(())
+}
+
+/// Four sign bits: fold pairs inside 64 bits, then the two halves.
+fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let s = cx.vreg(i, 1)?;
+    let p = cx.place(i, 0)?;
+    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
+    cx.m.ushr(Ar::S4, t, s, 31);
+    cx.m.usra(Ar::D2, t, t, 31);
+    cx.m.umov(2, h, t, 2);
+    cx.m.fmov_to_w(d, t);
+    cx.m.orr_lsl(Sz::W, d, d, h, 2);
+    cx.set(p, d);
+    Ok(())
+}
+
+fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let s = cx.vreg(i, 1)?;
+    let p = cx.place(i, 0)?;
+    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
+    cx.m.ushr(Ar::D2, t, s, 63);
+    cx.m.umov(3, h, t, 1);
+    cx.m.fmov_to_x(d, t);
+    cx.m.orr_lsl(Sz::W, d, d, h, 1);
+    cx.set(p, d);
+    Ok(())
+}
+
+/// Sixteen sign bits: each step folds neighbours together, 2, 4, then 8 bits at a time, until bytes 0 and 8 hold a half each.
+fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let s = cx.vreg(i, 1)?;
+    let p = cx.place(i, 0)?;
+    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
+    cx.m.ushr(Ar::B16, t, s, 7);
+    cx.m.usra(Ar::H8, t, t, 7);
+    cx.m.usra(Ar::S4, t, t, 14);
+    cx.m.usra(Ar::D2, t, t, 28);
+    cx.m.umov(0, d, t, 0);
+    cx.m.umov(0, h, t, 8);
+    cx.m.orr_lsl(Sz::W, d, d, h, 8);
+    cx.set(p, d);
+    Ok(())
+}
+
+/// PINSRB/W/D/Q.
+fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let lane = u32::from(cx.imm8(i, 2)) & ((16 >> size) - 1);
+    let x = match i.op1_kind() {
+        OpKind::Memory => {
+            let at = cx.addr(i, 1 << size);
+            let t = cx.tmp();
+            cx.load(1 << size, t, at);
+            t
+        }
+        _ => cx.int_src(i, 1)?.0,
+    };
+    cx.m.ins_x(size, d, lane, x);
+    Ok(())
+}
+
+/// PEXTRB/W/D/Q, EXTRACTPS: zero-extended to a register, or the lane alone to memory.
+fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+    let s = cx.vreg(i, 1)?;
+    let lane = u32::from(cx.imm8(i, 2)) & ((16 >> size) - 1);
+    if i.op0_kind() == OpKind::Memory {
+        let at = cx.addr(i, 1 << size);
+        let t = cx.tmp();
+        cx.m.umov(size, t, s, lane);
+        cx.store(1 << size, t, at);
+        return Ok(());
+    }
+    let p = cx.place(i, 0)?;
+    let d = cx.target(p);
+    cx.m.umov(size, d, s, lane);
+    cx.set(p, d);
+    Ok(())
+}
+
+/// INSERTPS: imm8[7:6] picks the source lane (memory: its one lane), [5:4] the destination lane, [3:0] lanes to clear.
+fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let memory = i.op1_kind() == OpKind::Memory;
+    let b = cx.vsrc(i, 1)?;
+    let imm = u32::from(cx.imm8(i, 2));
+    let (from, to, clear) = (if memory { 0 } else { imm >> 6 }, imm >> 4 & 3, imm & 15);
+    if clear == 15 {
+        cx.m.zero_v(d);
+        return Ok(());
+    }
+    if clear & (1 << to) == 0 && !(b == d && from == to) {
+        cx.m.ins(2, d, to, b, from);
+    }
+    for lane in (0..4).filter(|l| clear & (1 << l) != 0) {
+        cx.m.ins_x(2, d, lane, ZR);
+    }
+    Ok(())
+}
+
+/// MASKMOVDQU: stores the bytes whose mask byte is negative at [RDI] and touches no others.
+fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (s, mask): (V, V) = (cx.vreg(i, 1)?, cx.vreg(i, 2)?);
+    let base = cx.lea_string_rdi(i);
+    let (lo, hi, t) = (cx.tmp(), cx.tmp(), cx.tmp());
+    cx.m.fmov_to_x(lo, mask);
+    cx.m.umov(3, hi, mask, 1);
+    for k in 0..16 {
+        let skip = cx.m.label();
+        let (m, bit) = if k < 8 { (lo, 8 * k + 7) } else { (hi, 8 * (k - 8) + 7) };
+        cx.m.tbz(m, bit, skip);
+        cx.m.umov(0, t, s, k);
+        let at = cx.byte_at(base, k as i32);
+        cx.store(1, t, at);
+        cx.m.bind(skip);
+    }
+    Ok(())
+}
+
+impl Cx<'_> {
+    /// The address in RDI, cut to 32 bits by an address-size prefix, plus the segment base.
+    fn lea_string_rdi(&mut self, i: &Instruction) -> crate::emit::X {
+        use xrun_runtime::state::CpuState;
+        let mut x = pinned(gpr::RDI);
+        if i.op0_kind() == OpKind::MemorySegEDI {
+            let t = self.tmp();
+            self.m.mov(Sz::W, t, x);
+            x = t;
+        }
+        let off = match i.segment_prefix() {
+            iced_x86::Register::FS => std::mem::offset_of!(CpuState, fs_base),
+            iced_x86::Register::GS => std::mem::offset_of!(CpuState, gs_base),
+            _ => return x,
+        };
+        let t = self.tmp();
+        self.m.ldr(8, t, Addr::Off(crate::isa::cx::STATE, off as i32));
+        self.m.add(Sz::X, t, t, x);
+        t
+    }
+
+    /// An address an ordered store of one byte can use without taking a new scratch register each time.
+    fn byte_at(&mut self, base: crate::emit::X, off: i32) -> Addr {
+        if self.ordering == xrun_runtime::engine::Ordering::Plain || off == 0 || self.host.lrcpc2 {
+            return Addr::Off(base, off);
+        }
+        let link = crate::isa::cx::LINK;
+        self.m.add_imm(Sz::X, link, base, off as u32);
+        Addr::Off(link, 0)
+    }
+}
