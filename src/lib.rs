@@ -112,6 +112,7 @@ impl Engine for Translator {
 
 /// Makes a translator for `host` the process's engine.
 pub fn install(host: HostFeatures) {
+    xrun_runtime::enter::fp::use_alternate_fp(host.afp);
     engine::install(Box::leak(Box::new(Translator { host })));
 }
 

@@ -63,7 +63,7 @@ pub const FAMILIES: &[&[Row]] = &[
     stack::ROWS,
     system::ROWS,
     sse::arith::ROWS,
-    sse::compare::ROWS,
+    sse::compare::ROWS, sse::control::ROWS,
     sse::convert::ROWS,
     sse::float::ROWS,
     sse::moves::ROWS,

@@ -1,20 +1,43 @@
 //! MXCSR (SDM vol. 1, 10.2.3) and the host's FPCR and FPSR (Arm ARM, C5.2.8 and C5.2.10): how each says the other's bits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// MXCSR's reset value: everything masked, round to nearest.
 pub const MXCSR_DEFAULT: u32 = 0x1f80;
 const MXCSR_DAZ: u32 = 1 << 6;
 const MXCSR_FTZ: u32 = 1 << 15;
 
 const FPCR_FZ: u64 = 1 << 24;
+// FEAT_AFP (Arm ARM, C5.2.8): FIZ flushes inputs; AH makes FZ flush results only, NaNs and FMIN/FMAX behave as on x86 and
+// denormal inputs set IDC; NEP makes scalar instructions keep the other lanes.
+const FPCR_FIZ: u64 = 1 << 0;
+const FPCR_AH: u64 = 1 << 1;
+const FPCR_NEP: u64 = 1 << 2;
 
-/// FPCR for guest code under `mxcsr`. Rounding is exact. FZ flushes inputs and results alike, where x86 has a bit for each:
-/// it is set when both are, which is how programs use them.
-pub const fn fpcr_of(mxcsr: u32) -> u64 {
+static ALTERNATE: AtomicBool = AtomicBool::new(false);
+
+/// Says that guest code runs with FPCR.AH and FPCR.NEP set: the host has FEAT_AFP and the engine's code relies on it. To be called before the first
+/// guest instruction runs.
+pub fn use_alternate_fp(on: bool) {
+    ALTERNATE.store(on, Ordering::Relaxed);
+}
+
+/// FPCR for guest code under `mxcsr`. Rounding is exact. x86 has one bit for flushing inputs and one for results; so has AArch64 with
+/// FEAT_AFP. Without it FZ does both: it is set when both are asked for, which is how programs use them.
+pub fn fpcr_of(mxcsr: u32) -> u64 {
+    fpcr_for(mxcsr, ALTERNATE.load(Ordering::Relaxed))
+}
+
+const fn fpcr_for(mxcsr: u32, alternate: bool) -> u64 {
     // x86: 0 nearest, 1 down, 2 up, 3 zero; Arm: 0 nearest, 1 up, 2 down, 3 zero: the two bits swapped.
     let rc = (mxcsr >> 13) & 3;
-    let mode = ((rc & 1) << 1 | rc >> 1) as u64;
-    let flush = if mxcsr & (MXCSR_DAZ | MXCSR_FTZ) == MXCSR_DAZ | MXCSR_FTZ { FPCR_FZ } else { 0 };
-    mode << 22 | flush
+    let mode = (((rc & 1) << 1 | rc >> 1) as u64) << 22;
+    let (inputs, results) = (mxcsr & MXCSR_DAZ != 0, mxcsr & MXCSR_FTZ != 0);
+    if alternate {
+        mode | FPCR_AH | FPCR_NEP | if inputs { FPCR_FIZ } else { 0 } | if results { FPCR_FZ } else { 0 }
+    } else {
+        mode | if inputs && results { FPCR_FZ } else { 0 }
+    }
 }
 
 /// The sticky exception flags of MXCSR (bits 0-5) that `fpsr` has accumulated.
@@ -34,7 +57,7 @@ mod tests {
     #[test]
     fn rounding_modes_map_to_arms() {
         for (rc, rmode) in [(0, 0), (1, 2), (2, 1), (3, 3)] {
-            assert_eq!(fpcr_of(MXCSR_DEFAULT | rc << 13), rmode << 22);
+            assert_eq!(fpcr_for(MXCSR_DEFAULT | rc << 13, false), rmode << 22);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::{ExitReason, Trap};
 use crate::state::{CpuState, HelperFn};
 
 mod integer;
+pub mod sse;
 
 macro_rules! helpers {
     ($($(#[$doc:meta])* $name:ident => $path:path,)*) => {
@@ -32,6 +33,12 @@ helpers! {
     Idiv64 => integer::idiv64,
     /// CPUID: leaf in EAX, subleaf in ECX.
     Cpuid => integer::cpuid,
+    /// LDMXCSR: a = the value.
+    Ldmxcsr => sse::ldmxcsr,
+    /// STMXCSR: returns the value.
+    Stmxcsr => sse::stmxcsr,
+    /// PCMPxSTRx, pure: operands in spill slots; see [`sse::pcmpstr`].
+    Pcmpstr => sse::pcmpstr,
 }
 
 /// Makes the instruction that called the helper raise `trap`: the helper thunk leaves translated code when the helper returns.

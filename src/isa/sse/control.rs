@@ -1,0 +1,82 @@
+//! MXCSR, and the SSE4.2 string compares (SDM vol. 2): what goes through a helper.
+//!
+//! MXCSR's rounding and flush bits live in FPCR, its sticky flags in FPSR; the runtime converts (`xrun_runtime::enter::fp`). Unmasking an exception is accepted and
+//! shows in MXCSR, but nothing traps: AArch64 CPUs need not trap floating-point exceptions, and few do.
+
+use crate::emit::{Addr, Sz, V, X};
+use crate::isa::cx::{Cx, STATE, pinned};
+use crate::isa::{Decline, Lowered};
+use crate::rows;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+use std::mem::offset_of;
+use xrun_runtime::abi;
+use xrun_runtime::engine::FlagForm;
+use xrun_runtime::helpers::{Helper, sse::STRING_SLOT};
+use xrun_runtime::state::{CpuState, gpr};
+
+rows! { "sse control";
+    Ldmxcsr => |cx, i| ldmxcsr(cx, i),
+    Stmxcsr => |cx, i| stmxcsr(cx, i),
+    Pcmpistri => |cx, i| strings(cx, i, false, false),
+    Pcmpistrm => |cx, i| strings(cx, i, false, true),
+    Pcmpestri => |cx, i| strings(cx, i, true, false),
+    Pcmpestrm => |cx, i| strings(cx, i, true, true),
+    Pcmpestri64 => |cx, i| strings(cx, i, true, false),
+    Pcmpestrm64 => |cx, i| strings(cx, i, true, true),
+}
+
+fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let at = cx.addr(i, 4);
+    cx.load(4, X(0), at);
+    cx.canonical(cx.live_out());
+    cx.call_helper(Helper::Ldmxcsr);
+    Ok(())
+}
+
+fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    cx.canonical(cx.live_out());
+    cx.call_helper(Helper::Stmxcsr);
+    // The first scratch register is x0: taking it keeps the value out of the address's way.
+    let value = cx.tmp();
+    debug_assert_eq!(value, X(0));
+    let at = cx.addr(i, 4);
+    cx.store(4, value, at);
+    Ok(())
+}
+
+/// `explicit`: lengths in EAX and EDX (RAX and RDX with REX.W); else strings end at a zero. `mask`: the result is a mask in XMM0, else an index in ECX.
+fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
+    let a = cx.vreg(i, 0)?;
+    let b = cx.vsrc_unaligned(i, 1)?;
+    if i.op2_kind() != OpKind::Immediate8 {
+        return Err(Decline::Undefined);
+    }
+    let imm = u64::from(cx.imm8(i, 2));
+    let slot = |n: usize| Addr::Off(STATE, (offset_of!(CpuState, spill) + 8 * STRING_SLOT + 16 * n) as i32);
+    cx.m.str_v(16, a, slot(0));
+    cx.m.str_v(16, b, slot(1));
+    if explicit {
+        let wide = matches!(i.mnemonic(), Mnemonic::Pcmpestri64 | Mnemonic::Pcmpestrm64);
+        for (x, n) in [(X(1), gpr::RAX), (X(2), gpr::RDX)] {
+            if wide {
+                cx.m.mov(Sz::X, x, pinned(n));
+            } else {
+                cx.m.sbfx(Sz::X, x, pinned(n), 0, 32);
+            }
+        }
+    }
+    cx.m.mov_imm(X(0), imm | if explicit { 0x100 } else { 0 });
+    cx.call_pure(Helper::Pcmpstr);
+    if !cx.live().is_empty() {
+        cx.m.lsr(Sz::X, X(1), X(0), 32);
+        cx.m.msr_nzcv(X(1));
+        cx.set_form(FlagForm::Direct);
+        cx.set_pa_zero();
+    }
+    if mask {
+        cx.m.ldr_v(16, V(abi::xmm(0)), slot(2));
+    } else {
+        cx.m.mov(Sz::W, pinned(gpr::RCX), X(0));
+    }
+    Ok(())
+}
