@@ -4,14 +4,15 @@
 #ifndef REAL
 #define REAL long double
 #endif
-static NOINLINE REAL poly(REAL x) { return ((x * 0.5L - 0.25L) * x + 1.0L) / (x * x + 1.0L); }
+#define C(x) ((REAL)x)
+static NOINLINE REAL poly(REAL x) { return ((x * C(0.5) - C(0.25)) * x + C(1)) / (x * x + C(1)); }
 int main(int argc, char **argv) {
     long n = bench_size(argc, argv);
-    REAL sum = 0, x = 0.1L;
+    REAL sum = 0, x = C(0.1);
     for (long r = 0; r < n; r++) {
-        x = poly(x) - x * 0.125L;
-        sum += x * (r & 7);
-        if (sum > 1000.0L) sum -= 999.0L;
+        x = poly(x) - x * C(0.125);
+        sum += x * (REAL)(r & 7);
+        if (sum > C(1000)) sum -= C(999);
     }
     return printf("x87 %.6f\n", (double)sum) < 0;
 }

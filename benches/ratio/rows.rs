@@ -119,7 +119,7 @@ pub const ROWS: &[Row] = &[
     source("fft", Kind::Float, 100, 400),
     source("simd_int", Kind::Simd, 500, 2000),
     source("simd_float", Kind::Simd, 400, 1600),
-    source("x87", Kind::X87, 50000, 200000),
+    source("x87", Kind::X87, 150000, 600000),
     source("atomic1", Kind::Atomics, 50000, 200000),
     source("atomic2", Kind::Atomics, 50000, 200000),
     source("ordering2", Kind::Atomics, 200, 800),
@@ -148,7 +148,7 @@ pub const ROWS: &[Row] = &[
         200_000,
         800_000,
     ),
-    tool("factor", "usr/bin/factor", &["1000000016000000063", "{N}"], 1_000_003, 999_999_999_989),
+    tool("factor", "usr/bin/factor", &["{N}"], 1_000_000_016_000_000_063, 18_446_743_979_220_271_189),
     tool(
         "perl",
         "usr/bin/perl",
