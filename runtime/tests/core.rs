@@ -361,6 +361,8 @@ fn invalidated_code_does_not_run() {
         let top = a.here();
         a.addi(g(RAX), g(RAX), 1);
         a.put(0xf900_0000 | g(RDI) << 5 | g(RAX)); // str rax, [rdi]
+        // b .+4: qemu 10 does not see from another thread that a block which jumps to itself was patched.
+        a.put(0x1400_0001);
         if n == 0 {
             a.cbnz_back(g(RBX), 0x6000, top);
         }
@@ -383,7 +385,9 @@ fn invalidated_code_does_not_run() {
         std::thread::yield_now();
     }
     install([version(9)]);
+    let before = code::stats().0.invalidated;
     code::invalidate(0x6008..0x6009);
+    assert_eq!(code::stats().0.invalidated, before + 1);
     assert_eq!(spin.join().unwrap(), 9);
 
     // A return into a dead region.
