@@ -71,6 +71,23 @@ fn this_cpu_does_what_was_recorded() {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn translations_do_what_was_recorded() {
+    use truth::translated::{Mode, Translated};
+    let mut translated = Translated::new().expect("the fixed addresses");
+    for mode in [Mode::Regions, Mode::Single] {
+        println!("{mode:?}");
+        let result = replay(|case| {
+            let o = translated.run(case, mode);
+            o.fault.is_none_or(|f| f.signal != truth::state::UNSUPPORTED).then_some(o)
+        });
+        if let Err(report) = result {
+            panic!("{mode:?}: {report}");
+        }
+    }
+}
+
 /// The text form loses nothing.
 #[test]
 fn fixtures_print_as_they_are_read() {

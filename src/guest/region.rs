@@ -106,6 +106,8 @@ impl Region {
                     None => return Err(TranslateError::Fetch(pc)),
                     Some(last) => last.ends_run = true,
                 }
+                // A jump to bytes that are not there: it leaves the region.
+                targets.retain(|&t| t != pc);
             } else {
                 // One decoder for as long as a whole instruction is certain to be in the window.
                 let safe = bytes.len().saturating_sub(MAX_LEN);

@@ -86,6 +86,7 @@ impl Server {
             .args(&command[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .env("RUST_BACKTRACE", "0")
             .spawn()
             .map_err(|e| format!("{}: {e}", command[0]))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
@@ -133,7 +134,7 @@ impl Server {
                 Ok(o) => results.push(Ok(o)),
                 Err(_) => {
                     let status = self.restart()?;
-                    results.push(Err(format!("the translator's process died: {status}")));
+                    results.push(Err(format!("{DIED}: {status}")));
                 }
             }
         }
@@ -190,6 +191,8 @@ fn disagreement(
     Ok((!differences.is_empty()).then_some(Failure { case, expected, undefined, differences }))
 }
 
+const DIED: &str = "the translator's process died";
+
 struct Failure {
     case: Case,
     expected: Outcome,
@@ -228,6 +231,10 @@ fn shrink(
         if program.items.len() == before {
             break;
         }
+    }
+    // Each try costs a process when the server dies of it: the state stays as it is.
+    if subjects.iter().any(|s| s.contains(DIED)) {
+        return Ok((program, s, best));
     }
     let mut error = None;
     s = crate::record::simplify(s, |candidate| match disagreement(native, server, &program, candidate) {

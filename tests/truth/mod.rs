@@ -17,6 +17,8 @@ pub mod mask;
 pub mod native;
 pub mod state;
 pub mod text;
+#[cfg(target_arch = "aarch64")]
+pub mod translated;
 pub mod values;
 
 /// One readable, executable page; the case's code starts at [`START`], all other bytes are INT3.

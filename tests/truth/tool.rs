@@ -8,6 +8,8 @@ mod truth;
 mod fuzz;
 #[cfg(target_arch = "x86_64")]
 mod record;
+#[cfg(target_arch = "aarch64")]
+mod serve;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         Some("record") => record::main(&args[1..]),
         #[cfg(target_arch = "x86_64")]
         Some("fuzz") => fuzz::main(&args[1..]),
+        #[cfg(target_arch = "aarch64")]
+        Some("serve") => serve::main(),
         _ => Err(USAGE.into()),
     };
     match result {

@@ -13,7 +13,6 @@ pub enum Nzcv {
     V = 0,
     C = 1,
     Z = 2,
-    N = 3,
 }
 
 impl Cx<'_> {
