@@ -8,5 +8,5 @@ esac
 native_tool() {
     local tool=$1
     shift
-    "$native_root/$native_ld" --library-path "$native_root/usr/lib/$native_lib" "$native_root/usr/bin/$tool" "$@"
+    PYTHONHOME=$PWD/$native_root/usr "$native_root/$native_ld" --library-path "$native_root/usr/lib/$native_lib" "$native_root/usr/bin/$tool" "$@"
 }

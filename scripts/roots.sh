@@ -35,16 +35,20 @@ unpack() { # root, deb files...
     local root=$1
     shift
     mkdir -p "$root"
-    # The layout of an installed system: /bin, /sbin and /lib live in /usr. dpkg -x follows the links.
     local d
+    say "unpacking $# packages"
+    for deb in "$@"; do dpkg -x "$deb" "$root"; done
+    # The layout of an installed system: /bin, /sbin and /lib live in /usr.
     for d in bin sbin lib lib64; do
         mkdir -p "$root/usr/$d"
+        if [ -d "$root/$d" ]; then
+            cp -a "$root/$d/." "$root/usr/$d/"
+            rm -r "${root:?}/$d"
+        fi
         ln -sfn "usr/$d" "$root/$d"
     done
     mkdir -p "$root/tmp" "$root/proc" "$root/dev" "$root/root"
     chmod 1777 "$root/tmp"
-    say "unpacking $# packages"
-    for deb in "$@"; do dpkg -x "$deb" "$root"; done
     # Links that an installed system has absolute are made relative, so that the root can be used
     # from outside (-L) as well as by chroot.
     find "$root" -type l -lname '/*' | while read -r link; do
@@ -103,4 +107,16 @@ for what in "${wanted[@]}"; do
     esac
     echo "$stamp" >"$root/.stamp"
     say "$what: ready ($(du -sh "$root" | cut -f1))"
+done
+
+# What Python's maintainer scripts would have done: its library byte-compiled, so that no program
+# run from the root does that. The version is one for both roots, so this machine's compiles both.
+. scripts/native.sh
+for what in amd64 arm64; do
+    root=target/roots/$what
+    if [ -d $root ] && [ -d "$native_root" ] && [ ! -e $root/.compiled ]; then
+        say "$what: byte-compiling Python's library"
+        native_tool python3 -S -m compileall -q --invalidation-mode unchecked-hash -s $root $root/usr/lib/python3.11 || true
+        : >$root/.compiled
+    fi
 done

@@ -13,6 +13,7 @@ xrun runs x86_64 Linux programs on AArch64 Linux.
 usage: xrun [OPTIONS] PROGRAM [ARGUMENTS]
        xrun explain PROGRAM ADDRESS
        xrun dump --stage=STAGE PROGRAM ADDRESS
+       xrun syscalls
 
 options:
   -L DIR           look for the interpreter and libraries under DIR when they are not at their own paths
@@ -30,7 +31,7 @@ To run a program that is called like a command, give its path: xrun ./dump
 #[derive(Debug)]
 pub enum Command {
     Run(Config),
-    /// `explain` or `dump` with the arguments behind it.
+    /// `explain`, `dump` or `syscalls` with the arguments behind it.
     Tool(String, Vec<OsString>),
     Help,
     Version,
@@ -56,7 +57,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 Some(program) => return Ok(run(config, program, args)),
                 None => return Err("no program given after --".into()),
             },
-            b"explain" | b"dump" => {
+            b"explain" | b"dump" | b"syscalls" => {
                 let name = String::from_utf8_lossy(bytes).into_owned();
                 return Ok(Command::Tool(name, args.collect()));
             }

@@ -24,6 +24,8 @@ pub struct HostFeatures {
     pub aes: bool,
     pub pmull: bool,
     pub sha2: bool,
+    /// The time-stamp counter is CNTVCT_EL0 shifted left by this.
+    pub tsc_shift: u8,
 }
 
 impl HostFeatures {
@@ -41,6 +43,7 @@ impl HostFeatures {
         aes: true,
         pmull: true,
         sha2: true,
+        tsc_shift: 0,
     };
     /// Armv8.2 with LRCPC: Neoverse N1.
     pub const V8_2: HostFeatures = HostFeatures { lse: true, lrcpc: true, ..Self::V8_0 };
@@ -88,6 +91,16 @@ impl HostFeatures {
             aes: has(hwcap::AES),
             pmull: has(hwcap::PMULL),
             sha2: has(hwcap::SHA2),
+            tsc_shift: 0,
         }
+    }
+
+    /// With the time-stamp counter scaled up from the host counter's `hz` to at least 1 GHz, the order of what x86 programs expect.
+    pub fn with_counter(self, hz: u64) -> HostFeatures {
+        let mut tsc_shift = 0;
+        while hz != 0 && hz << tsc_shift < 1_000_000_000 && tsc_shift < 16 {
+            tsc_shift += 1;
+        }
+        HostFeatures { tsc_shift, ..self }
     }
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             xrun::install(HostFeatures::from_hwcap(hwcap, hwcap2));
             xrun_runtime::run(config)
         }
+        Ok(Command::Tool(name, _)) if name == "syscalls" => Ok(xrun_runtime::linux::table::listing()),
         Ok(Command::Tool(name, args)) => {
             let args = args.iter().map(|a| a.to_string_lossy().into_owned());
             let text = if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) };

@@ -270,6 +270,17 @@ pub fn run_first(mut thread: Box<Thread>) -> ! {
     exit_host_thread(code)
 }
 
+/// Runs `thread` on the calling host thread until it ends; returns its exit code. For hosts of guest code other than a process of its own.
+pub fn run_here(thread: &mut Thread) -> i32 {
+    let mask = signals_off();
+    let stack = thread.adopt();
+    signals_set(mask);
+    let code = thread.run();
+    drop(stack);
+    signals_set(mask);
+    code
+}
+
 fn exit_host_thread(code: i32) -> ! {
     loop {
         // SAFETY: exit ends this host thread only; nothing on its stack is needed any more. When it was the last one, the

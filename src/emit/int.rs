@@ -119,7 +119,7 @@ impl Masm {
     rrr_shifted! {
         add_lsl add lsl; sub_lsl sub lsl; adds_lsl adds lsl; subs_lsl subs lsl; orr_lsl orr lsl; and_lsl and lsl; eor_lsl eor lsl;
         add_lsr add lsr; orr_lsr orr lsr; eor_lsr eor lsr; and_lsr and lsr; ands_lsl ands lsl; sub_asr sub asr; subs_asr subs asr;
-        eor_asr eor asr; orr_asr orr asr; eor_ror eor ror; bic_lsl bic lsl; ands_asr ands asr; ands_lsr ands lsr;
+        eor_asr eor asr; and_asr and asr; orr_asr orr asr; eor_ror eor ror; bic_lsl bic lsl; ands_asr ands asr; ands_lsr ands lsr;
         sub_lsr sub lsr;
     }
     rr! { mov mov; mvn mvn; neg neg; clz clz; cls cls; rbit rbit; rev rev; ngc ngc; rev16 rev16; }
@@ -196,6 +196,11 @@ impl Masm {
 
     pub fn stp_q(&mut self, a: V, b: V, n: X, off: i32) {
         dynasm!(self.a; .arch aarch64; stp Q(a.0), Q(b.0), [XSP(n.0), off])
+    }
+
+    /// `stp a, b, [n], #off` of two 128-bit vectors.
+    pub fn stp_q_post(&mut self, a: V, b: V, n: X, off: i32) {
+        dynasm!(self.a; .arch aarch64; stp Q(a.0), Q(b.0), [XSP(n.0)], off)
     }
 
     /// Every lane of `bytes` (1, 2, 4, 8) of a vector gets the low part of `n`.

@@ -10,6 +10,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 pub mod alu;
 pub mod atomic;
+pub mod bits;
 pub mod branch;
 pub mod cx;
 pub mod mov;
@@ -17,6 +18,7 @@ pub mod muldiv;
 pub mod shift;
 pub mod sse;
 pub mod stack;
+pub mod string;
 pub mod system;
 
 pub use cx::{Cx, Ext, Place};
@@ -56,11 +58,13 @@ macro_rules! rows {
 pub const FAMILIES: &[&[Row]] = &[
     alu::ROWS,
     atomic::ROWS,
+    bits::ROWS,
     branch::ROWS,
     mov::ROWS,
     muldiv::ROWS,
     shift::ROWS,
     stack::ROWS,
+    string::ROWS,
     system::ROWS,
     sse::arith::ROWS,
     sse::compare::ROWS, sse::control::ROWS,

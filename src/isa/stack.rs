@@ -1,17 +1,24 @@
-//! The stack: PUSH, POP, LEAVE (SDM vol. 2). 64-bit forms; RSP moves only when the access succeeded.
+//! The stack: PUSH, POP, ENTER, LEAVE, PUSHF, POPF (SDM vol. 2). RSP moves only when the access succeeded.
 
-use super::cx::{Cx, Ext, pinned};
+use super::cx::{Cx, Ext, Place, pinned};
 use super::{Decline, Lowered};
-use crate::emit::{Addr, Sz, X};
+use crate::emit::{Addr, Sz, X, ZR};
+use crate::guest::Flags;
 use crate::rows;
-use iced_x86::{Instruction, OpKind};
+use iced_x86::{Code, Instruction, OpKind, Register};
 use xrun_runtime::engine::Ordering;
+use xrun_runtime::helpers::Helper;
 use xrun_runtime::state::gpr::{RBP, RSP};
 
 rows! { "stack";
     Push => |cx, i| push(cx, i),
     Pop => |cx, i| pop(cx, i),
     Leave => |cx, i| leave(cx, i),
+    Enter => |cx, i| enter(cx, i),
+    Pushfq => |cx, _| { pushf(cx, 8); Ok(()) },
+    Pushf => |cx, _| { pushf(cx, 2); Ok(()) },
+    Popfq => |cx, _| { popf(cx, 8); Ok(()) },
+    Popf => |cx, _| { popf(cx, 2); Ok(()) },
 }
 
 impl Cx<'_> {
@@ -43,59 +50,127 @@ impl Cx<'_> {
 
 fn push(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let rsp = pinned(RSP);
+    let bytes = i.stack_pointer_increment().unsigned_abs();
     let v = match i.op0_kind() {
+        // FS and GS, the only ones with an encoding in 64-bit mode, are null.
+        OpKind::Register if i.op0_register().is_segment_register() => ZR,
         OpKind::Register | OpKind::Memory => {
             let p = cx.place(i, 0)?;
-            if p.bytes() != 8 {
-                return Err(Decline::Unsupported("16-bit push"));
-            }
             cx.get(p, Ext::Any)
         }
         _ => {
-            if i.stack_pointer_increment() != -8 {
-                return Err(Decline::Unsupported("16-bit push"));
-            }
             let t = cx.tmp();
             cx.m.mov_imm(t, i.immediate(0));
             t
         }
     };
-    let v = if v == rsp {
-        let t = cx.tmp();
-        cx.m.mov(Sz::X, t, rsp);
-        t
+    if bytes == 8 {
+        let v = if v == rsp {
+            let t = cx.tmp();
+            cx.m.mov(Sz::X, t, rsp);
+            t
+        } else {
+            v
+        };
+        cx.push(v, rsp);
     } else {
-        v
-    };
-    cx.push(v, rsp);
+        cx.store(bytes, v, Addr::Off(rsp, -(bytes as i32)));
+        cx.m.sub_imm(Sz::X, rsp, rsp, bytes);
+    }
     Ok(())
 }
 
 fn pop(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let rsp = pinned(RSP);
+    let bytes = i.stack_pointer_increment().unsigned_abs();
     match i.op0_kind() {
-        OpKind::Register if i.op0_register().size() == 8 => {
+        OpKind::Register if i.op0_register().is_segment_register() => {
+            return Err(Decline::Unsupported("load of a segment register"));
+        }
+        OpKind::Register => {
             let p = cx.place(i, 0)?;
             let d = cx.target(p);
             if d == rsp {
                 cx.load(8, d, Addr::Off(rsp, 0));
-            } else {
+            } else if bytes == 8 {
                 cx.pop(d, rsp);
+            } else {
+                cx.load(bytes, d, Addr::Off(rsp, 0));
+                cx.m.add_imm(Sz::X, rsp, rsp, bytes);
+                cx.set(p, d);
             }
-            Ok(())
         }
-        _ => Err(Decline::Unsupported("pop to memory or 16-bit pop")),
+        _ => {
+            // An address based on RSP is computed with RSP as it is afterwards.
+            let t = cx.tmp();
+            cx.load(bytes, t, Addr::Off(rsp, 0));
+            let mut n = cx.lea(i, true);
+            if i.memory_base().full_register() == Register::RSP {
+                let u = cx.tmp();
+                cx.m.add_imm(if i.memory_base() == Register::ESP { Sz::W } else { Sz::X }, u, n, bytes);
+                n = u;
+            }
+            cx.store(bytes, t, Addr::Off(n, 0));
+            cx.m.add_imm(Sz::X, rsp, rsp, bytes);
+        }
     }
+    Ok(())
 }
 
 fn leave(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    if i.stack_pointer_increment() == 0 && i.code() != iced_x86::Code::Leaveq {
-        return Err(Decline::Unsupported("16-bit leave"));
+    let (rsp, rbp) = (pinned(RSP), pinned(RBP));
+    let bytes = if i.code() == Code::Leaveq { 8 } else { 2 };
+    let t = cx.tmp();
+    cx.load(bytes, t, Addr::Off(rbp, 0));
+    cx.m.add_imm(Sz::X, rsp, rbp, bytes);
+    cx.set(Place::Reg { x: rbp, lsb: 0, bytes }, t);
+    Ok(())
+}
+
+/// ENTER: pushes RBP, then for nested procedures the frame pointers found under it and the new one.
+fn enter(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    if i.code() != Code::Enterq_imm16_imm8 {
+        return Err(Decline::Unsupported("16-bit ENTER"));
     }
     let (rsp, rbp) = (pinned(RSP), pinned(RBP));
-    let t = cx.tmp();
-    cx.load(8, t, Addr::Off(rbp, 0));
-    cx.m.add_imm(Sz::X, rsp, rbp, 8);
-    cx.m.mov(Sz::X, rbp, t);
+    let level = i32::from(i.immediate8_2nd() & 31);
+    cx.store(8, rbp, Addr::Off(rsp, -8));
+    let frame = cx.tmp();
+    cx.m.sub_imm(Sz::X, frame, rsp, 8);
+    for n in 1..level {
+        let kept = cx.tmp;
+        let t = cx.tmp();
+        cx.load(8, t, Addr::Off(rbp, -8 * n));
+        cx.store(8, t, Addr::Off(frame, -8 * n));
+        cx.tmp = kept;
+    }
+    if level > 0 {
+        cx.store(8, frame, Addr::Off(frame, -8 * level));
+    }
+    let top = cx.tmp();
+    cx.add_const(Sz::X, top, frame, -i64::from(8 * level) - i64::from(i.immediate16()));
+    cx.m.mov(Sz::X, rsp, top);
+    cx.m.mov(Sz::X, rbp, frame);
     Ok(())
+}
+
+fn pushf(cx: &mut Cx<'_>, bytes: u32) {
+    let rsp = pinned(RSP);
+    cx.canonical(Flags::all());
+    cx.call_helper(Helper::FlagsRead);
+    let v = cx.tmp();
+    debug_assert_eq!(v, X(0));
+    cx.store(bytes, v, Addr::Off(rsp, -(bytes as i32)));
+    cx.m.sub_imm(Sz::X, rsp, rsp, bytes);
+}
+
+fn popf(cx: &mut Cx<'_>, bytes: u32) {
+    let rsp = pinned(RSP);
+    cx.canonical(Flags::all());
+    let v = cx.tmp();
+    debug_assert_eq!(v, X(0));
+    cx.load(bytes, v, Addr::Off(rsp, 0));
+    cx.m.add_imm(Sz::X, rsp, rsp, bytes);
+    cx.m.movz(Sz::W, X(1), bytes as u16, 0);
+    cx.call_helper(Helper::FlagsWrite);
 }

@@ -39,6 +39,20 @@ helpers! {
     Stmxcsr => sse::stmxcsr,
     /// PCMPxSTRx, pure: operands in spill slots; see [`sse::pcmpstr`].
     Pcmpstr => sse::pcmpstr,
+    /// PUSHF: the result is RFLAGS.
+    FlagsRead => integer::flags_read,
+    /// POPF: a = the value popped, b = 2 when only the low half is replaced.
+    FlagsWrite => integer::flags_write,
+    /// RDRAND, RDSEED: the result is 64 random bits.
+    Random => integer::random,
+    /// RDTSCP, RDPID: the result is IA32_TSC_AUX as Linux sets it, node << 12 | cpu.
+    TscAux => integer::tsc_aux,
+    /// CRC32 on hosts without FEAT_CRC32, pure: a = checksum, b = data, c = bytes of it.
+    Crc32c => integer::crc32c,
+    /// PDEP, pure: a = source, b = mask.
+    Pdep => integer::pdep,
+    /// PEXT, pure: a = source, b = mask.
+    Pext => integer::pext,
 }
 
 /// Makes the instruction that called the helper raise `trap`: the helper thunk leaves translated code when the helper returns.

@@ -53,8 +53,13 @@ pub fn absolute(addr: u64) -> Result<Option<Vec<u8>>, Errno> {
         Ok(b'/') => {}
         _ => return Ok(None),
     }
+    // Most paths are told apart by their first bytes; a path that ends just before a bad page takes the long way.
+    const PROC: &[u8; 6] = b"/proc/";
+    if config::get().prefix.is_none() && user::read::<[u8; 6]>(addr).is_ok_and(|head| head != *PROC) {
+        return Ok(None);
+    }
     let name = user::read_path(addr)?;
-    let special = config::get().prefix.is_some() || name.starts_with(b"/proc/");
+    let special = config::get().prefix.is_some() || name.starts_with(PROC);
     Ok(special.then_some(name))
 }
 

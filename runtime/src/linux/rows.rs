@@ -81,7 +81,7 @@ rows! {
     53 socketpair(Enum(AF), Flags(SOCK), Int, FdPair) = Pass(libc::SYS_socketpair);
     54 setsockopt(Fd, Int, Int, Ptr, Uint) = Pass(libc::SYS_setsockopt);
     55 getsockopt(Fd, Int, Int, Ptr, Ptr) = Pass(libc::SYS_getsockopt);
-    56 clone(Flags(CLONE), Addr, Ptr, Ptr, Addr) = Call(process::clone);
+    56 clone(Flags(CLONE), Addr, Ptr, Ptr, Addr) = Partial(process::clone, "not memory shared with a parent that runs on (CLONE_VM without CLONE_THREAD or CLONE_VFORK)");
     57 fork() = Call(process::fork);
     58 vfork() = Call(process::vfork);
     59 execve(Path, Strv, Envp) = Call(exec::execve);
@@ -179,13 +179,13 @@ rows! {
     151 mlockall(Int) = Pass(libc::SYS_mlockall);
     152 munlockall() = Pass(libc::SYS_munlockall);
     153 vhangup() = Pass(libc::SYS_vhangup);
-    154 modify_ldt(Int, Ptr, Len) = Missing("segments other than FS and GS bases are not there in 64-bit programs");
+    154 modify_ldt(Int, Ptr, Len) = Partial(misc::modify_ldt, "there are no segments but those of the FS and GS bases");
     155 pivot_root(Path, Path) = Pass(libc::SYS_pivot_root);
     156 _sysctl() = NotInLinux;
-    157 prctl(Enum(PRCTL), Hex, Hex, Hex, Hex) = Call(misc::prctl);
+    157 prctl(Enum(PRCTL), Hex, Hex, Hex, Hex) = Partial(misc::prctl, "options of other processors, of seccomp and of memory layout are refused");
     158 arch_prctl(Enum(ARCH), Hex) = Call(misc::arch_prctl);
     159 adjtimex(Ptr) = Pass(libc::SYS_adjtimex);
-    160 setrlimit(Enum(RLIMIT), Ptr) = Call(process::setrlimit);
+    160 setrlimit(Enum(RLIMIT), Ptr) = Partial(process::setrlimit, "limits on address space and data are kept but bind nothing");
     161 chroot(Path) = Pass(libc::SYS_chroot);
     162 sync() = Pass(libc::SYS_sync);
     163 acct(Path) = Pass(libc::SYS_acct);
@@ -327,7 +327,7 @@ rows! {
     299 recvmmsg(Fd, Ptr, Uint, Flags(MSG), Ptr) = Pass(libc::SYS_recvmmsg);
     300 fanotify_init(Hex, OFlags) = Call(files::fanotify_init);
     301 fanotify_mark(Fd, Hex, Hex, Dfd, Path) = Pass(libc::SYS_fanotify_mark);
-    302 prlimit64(Int, Enum(RLIMIT), Ptr, Ptr) = Call(process::prlimit64);
+    302 prlimit64(Int, Enum(RLIMIT), Ptr, Ptr) = Partial(process::prlimit64, "limits on address space and data are kept but bind nothing");
     303 name_to_handle_at(Dfd, Path, Ptr, Ptr, Flags(AT)) = Pass(libc::SYS_name_to_handle_at);
     304 open_by_handle_at(Fd, Ptr, OFlags) = Call(files::open_by_handle_at);
     305 clock_adjtime(Enum(CLOCK), Ptr) = Pass(libc::SYS_clock_adjtime);
@@ -360,7 +360,7 @@ rows! {
     332 statx(Dfd, Path, Flags(AT), Hex, Ptr) = Call(stat::statx);
     333 io_pgetevents() = Missing("as io_setup");
     334 rseq(Ptr, Len, Hex, Hex) = Missing("its critical sections are x86 code ranges the kernel cannot abort in translated code; the C library does without");
-    335 uretprobe() = NotInLinux;
+    335 uretprobe() = Missing("for the kernel's own trampolines only");
     424 pidfd_send_signal(Fd, Sig, Ptr, Hex) = Pass(libc::SYS_pidfd_send_signal);
     425 io_uring_setup(Uint, Ptr) = Missing("its rings are mapped by the kernel and its entries carry flags and structures that differ between machines");
     426 io_uring_enter(Fd, Uint, Uint, Hex, Ptr, Len) = Missing("as io_uring_setup");
@@ -372,7 +372,7 @@ rows! {
     432 fsmount(Fd, Hex, Hex) = Pass(libc::SYS_fsmount);
     433 fspick(Dfd, Path, Hex) = Pass(libc::SYS_fspick);
     434 pidfd_open(Int, OFlags) = Pass(libc::SYS_pidfd_open);
-    435 clone3(Ptr, Len) = Call(process::clone3);
+    435 clone3(Ptr, Len) = Partial(process::clone3, "as clone; set_tid and cgroups for forks only");
     436 close_range(Fd, Fd, Hex) = Call(files::close_range);
     437 openat2(Dfd, Path, Ptr, Len) = Call(files::openat2);
     438 pidfd_getfd(Fd, Fd, Hex) = Pass(libc::SYS_pidfd_getfd);

@@ -153,7 +153,7 @@ pub unsafe extern "C" fn xrun_helper_pending(cpu: *mut CpuState) {
 }
 
 /// The signal that interrupts a thread for the runtime's own purposes. The guest may use it too: ours carries [`KICK_VALUE`].
-pub const KICK: i32 = 64;
+pub const KICK: i32 = 60;
 /// `si_value` of our own [`KICK`].
 pub const KICK_VALUE: u64 = 0x7872_756e_6b69_636b;
 

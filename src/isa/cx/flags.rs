@@ -13,6 +13,7 @@ pub enum Nzcv {
     V = 0,
     C = 1,
     Z = 2,
+    N = 3,
 }
 
 impl Cx<'_> {

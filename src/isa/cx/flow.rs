@@ -117,6 +117,15 @@ impl<'a> Cx<'a> {
         stub
     }
 
+    /// The label for a branch at the next word back to `again`, inside the loop of one instruction that can be left and started anew between its steps. The
+    /// flags must be canonical, and all of the step's results written.
+    pub fn step_again(&mut self, again: Label) -> Label {
+        let site = self.m.here();
+        let (label, target) = (self.m.label(), self.region.insts[self.at].i.ip());
+        self.cold.push(Cold::Exit { label, site, target, inside: Some(again) });
+        again
+    }
+
     /// Goes to guest address `target` for good.
     pub fn jump(&mut self, target: u64, live: Flags) {
         self.canonical(live);

@@ -5,7 +5,7 @@ use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
 use crate::emit::{Masm, V};
 use crate::isa::cx::Cx;
-use crate::isa::{Decline, Lowered};
+use crate::isa::Lowered;
 use crate::rows;
 use iced_x86::Instruction;
 use xrun_runtime::engine::FlagForm;
@@ -27,7 +27,7 @@ rows! { "sse compare";
 /// CMPSD names two instructions: the double compare and the string compare.
 fn cmpsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if i.is_string_instruction() {
-        return Err(Decline::Unsupported("string CMPSD"));
+        return crate::isa::string::cmpsd(cx, i);
     }
     compare(cx, i, Scalar, D)
 }

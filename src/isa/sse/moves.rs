@@ -100,7 +100,7 @@ fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
 /// MOVSD names two instructions: the double move and the string move.
 fn movsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if i.is_string_instruction() {
-        return Err(Decline::Unsupported("string MOVSD"));
+        return crate::isa::string::movsd(cx, i);
     }
     scalar(cx, i, 3)
 }

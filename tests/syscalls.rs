@@ -1,0 +1,100 @@
+//! System calls: the programs of `fixtures/syscalls` print what every call gave; the same must come out natively and under xrun.
+//!
+//! `NAME.out` beside each source is the output of a real x86_64 kernel. On an x86_64 machine the program is first run natively and must
+//! give that again (BLESS=1 records it); then it is run under xrun, named by XRUN, through the emulator command in QEMU
+//! where the machine needs one. An x86_64 compiler is needed: gcc, or x86_64-linux-gnu-gcc elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/syscalls")
+}
+
+/// Builds the program; statically, so that it needs no amd64 libraries to run.
+fn build(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("syscalls");
+    std::fs::create_dir_all(&dir).expect("a directory to build in");
+    let out = dir.join(name);
+    let cc = if cfg!(target_arch = "x86_64") { "gcc" } else { "x86_64-linux-gnu-gcc" };
+    let source = fixtures().join(format!("{name}.c"));
+    let built = Command::new(cc)
+        .args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-o"])
+        .args([&out, &source])
+        .output()
+        .unwrap_or_else(|e| panic!("{cc}: {e}"));
+    assert!(built.status.success(), "{cc}: {}", String::from_utf8_lossy(&built.stderr));
+    out
+}
+
+fn run(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    format!("{}{}{status}\n", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr))
+}
+
+/// The program under xrun; `None` when no xrun is named.
+fn under_xrun(program: &Path) -> Option<Command> {
+    let xrun = std::env::var_os("XRUN")?;
+    let qemu = match std::env::var("QEMU") {
+        Ok(q) => q,
+        Err(_) if cfg!(target_arch = "aarch64") => String::new(),
+        Err(_) => "qemu-aarch64-static -cpu max".into(),
+    };
+    let mut words = qemu.split_whitespace();
+    let mut command = match words.next() {
+        None => Command::new(xrun),
+        Some(emulator) => {
+            let mut c = Command::new(emulator);
+            c.args(words).arg(xrun).args(["--emulator", &qemu]);
+            c
+        }
+    };
+    command.arg(program);
+    Some(command)
+}
+
+fn check(name: &str) {
+    let program = build(name);
+    let record = fixtures().join(format!("{name}.out"));
+    if cfg!(target_arch = "x86_64") {
+        let native = run(Command::new(&program));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&record, &native).expect("recorded");
+        }
+        same("native", &native, &record);
+    }
+    match under_xrun(&program) {
+        Some(command) => same("xrun", &run(command), &record),
+        None => eprintln!("XRUN names no xrun: {name} was run natively only"),
+    }
+}
+
+/// Compares whole outputs; shows the lines that differ.
+fn same(who: &str, got: &str, record: &Path) {
+    let want = std::fs::read_to_string(record).expect("a recorded output");
+    if got == want {
+        return;
+    }
+    let (mut g, mut w) = (got.lines(), want.lines());
+    let mut report = String::new();
+    for n in 1.. {
+        match (g.next(), w.next()) {
+            (None, None) => break,
+            (a, b) if a != b => {
+                report += &format!("line {n}\n  want {}\n  got  {}\n", b.unwrap_or("(end)"), a.unwrap_or("(end)"));
+            }
+            _ => {}
+        }
+    }
+    panic!("{who} differs from {}:\n{report}", record.display());
+}
+
+macro_rules! programs {
+    ($($name:ident)*) => { $(
+        #[test]
+        fn $name() {
+            check(stringify!($name));
+        }
+    )* };
+}
+programs! { errors files ipc poll proc process threads }
