@@ -105,8 +105,8 @@ impl Engine for Translator {
         Ok(t)
     }
 
-    fn cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
-        [0; 4]
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        isa::cpuid::cpuid(leaf, subleaf)
     }
 }
 

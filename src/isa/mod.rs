@@ -12,6 +12,7 @@ pub mod alu;
 pub mod atomic;
 pub mod bits;
 pub mod branch;
+pub mod cpuid;
 pub mod cx;
 pub mod mov;
 pub mod muldiv;
