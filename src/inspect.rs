@@ -8,7 +8,7 @@ use crate::{Translator, isa};
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PF_X, PT_LOAD};
 use std::path::PathBuf;
-use xrun_runtime::engine::{Engine, GuestCode, Ordering, Request, TranslateError};
+use xrun_runtime::engine::{Engine, Extent, GuestCode, Ordering, Request, TranslateError};
 
 /// What went wrong, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +137,8 @@ pub fn dump(args: impl Iterator<Item = String>) -> Result<String, InspectError> 
         ));
     };
     let p = Program::open(prog.into())?;
-    let request = Request { pc: p.address(addr)?, ordering: o.ordering, single: false };
-    let region = Region::find(request.pc, false, &p)?;
+    let request = Request { pc: p.address(addr)?, ordering: o.ordering, extent: Extent::Loop };
+    let region = Region::find(request.pc, Extent::Loop, &p)?;
     let facts = Facts::of(&region, &p);
     let t = o.translator.lower(&region, &facts, request);
     let mut out = listing::region(o.stage, &region, &facts, &t);
@@ -165,7 +165,7 @@ pub fn explain(args: impl Iterator<Item = String>) -> Result<String, InspectErro
     };
     let p = Program::open(prog.into())?;
     let pc = p.address(addr)?;
-    let region = Region::find(pc, true, &p)?;
+    let region = Region::find(pc, Extent::Single, &p)?;
     let i = region.insts[0].i;
     let mut bytes = [0u8; 15];
     let n = p.fetch(pc, &mut bytes).min(i.len());
@@ -184,14 +184,14 @@ pub fn explain(args: impl Iterator<Item = String>) -> Result<String, InspectErro
         letters(effect.writes),
         letters(effect.kills)
     ));
-    let request = Request { pc, ordering: o.ordering, single: false };
-    let wide = Region::find(pc, false, &p)?;
+    let request = Request { pc, ordering: o.ordering, extent: Extent::Loop };
+    let wide = Region::find(pc, Extent::Loop, &p)?;
     let facts = Facts::of(&wide, &p);
     out.push_str(&format!(
         "live     {} of them, as the code after it shows\n",
         letters(facts.live_out[0] & effect.writes)
     ));
-    let t = o.translator.translate(Request { single: true, ..request }, &p)?;
+    let t = o.translator.translate(Request { extent: Extent::Single, ..request }, &p)?;
     let single = Facts::of(&region, &p);
     out.push_str(&format!("alone\n{}", listing::region(Stage::Host, &region, &single, &t)));
     let t = o.translator.lower(&wide, &facts, request);

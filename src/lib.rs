@@ -38,7 +38,7 @@ use guest::Region;
 use host::HostFeatures;
 use isa::{Cx, Decline};
 use xrun_runtime::abi;
-use xrun_runtime::engine::{self, Engine, Entry, GuestCode, Request, TranslateError, Translation, Trap};
+use xrun_runtime::engine::{self, Engine, Extent, Entry, GuestCode, Request, TranslateError, Translation, Trap};
 
 /// The engine: translates for one kind of host.
 #[derive(Clone, Copy, Debug)]
@@ -96,11 +96,11 @@ fn falls_through(i: &iced_x86::Instruction) -> bool {
 
 impl Engine for Translator {
     fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError> {
-        let region = Region::find(request.pc, request.single, code)?;
+        let region = Region::find(request.pc, request.extent, code)?;
         let facts = facts::Facts::of(&region, code);
         let t = self.lower(&region, &facts, request);
-        if t.words.is_empty() && !request.single {
-            return self.translate(Request { single: true, ..request }, code);
+        if t.words.is_empty() && request.extent != Extent::Single {
+            return self.translate(Request { extent: Extent::Single, ..request }, code);
         }
         Ok(t)
     }
@@ -119,7 +119,7 @@ pub fn install(host: HostFeatures) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xrun_runtime::engine::Ordering;
+    use xrun_runtime::engine::{Extent, Ordering};
 
     struct Bytes(u64, Vec<u8>);
 
@@ -139,7 +139,7 @@ mod tests {
         // mov ecx, 10; l: add eax, ecx; sub ecx, 1; jne l; ret
         let code = Bytes(0x40_1000, vec![0xb9, 10, 0, 0, 0, 0x01, 0xc8, 0x83, 0xe9, 1, 0x75, 0xf9, 0xc3]);
         for (_, host) in HostFeatures::ALL {
-            let request = Request { pc: 0x40_1000, ordering: Ordering::Plain, single: false };
+            let request = Request { pc: 0x40_1000, ordering: Ordering::Plain, extent: Extent::Cold };
             let t = Translator { host }.translate(request, &code).unwrap();
             assert_eq!(t.entries[0], Entry { guest: 0x40_1000, word: 2 });
             let back: Vec<_> = t.exits.iter().filter(|e| e.inside.is_some()).collect();

@@ -19,13 +19,24 @@ pub enum Ordering {
     Tso,
 }
 
+/// How much to translate at once. Tiers differ in this and in what it lets the facts see, never in semantics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Extent {
+    /// Exactly one instruction, then a direct exit (EFLAGS.TF, and stepping up to a boundary).
+    Single,
+    /// Little: most code runs once.
+    #[default]
+    Cold,
+    /// Control came back to `pc` from further on: the whole loop, if it fits.
+    Loop,
+}
+
 /// A request to translate the code at `pc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub pc: u64,
     pub ordering: Ordering,
-    /// Single-step: exactly one instruction, then a direct exit (EFLAGS.TF, and stepping up to a boundary).
-    pub single: bool,
+    pub extent: Extent,
 }
 
 /// A jump in a translation that leads to a known guest address.

@@ -7,12 +7,26 @@
 use super::flags::{FlagEffect, Flags};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use std::ops::Range;
-use xrun_runtime::engine::{GuestCode, TranslateError};
+use xrun_runtime::engine::{Extent, GuestCode, TranslateError};
 
-/// Most instructions in one region: bounds translation time and what a cold path costs.
-pub const MAX_INSTS: usize = 64;
-/// How far from the entry a region may reach, in bytes.
-const WINDOW: u64 = 1024;
+/// What bounds a region, by extent: time spent on code that may never run against edges between regions.
+struct Limits {
+    /// Most instructions.
+    insts: usize,
+    /// From this many on, the region ends at the next branch or call.
+    soft: usize,
+    /// How far from the entry a forward jump's target may be to be taken in, in bytes.
+    window: u64,
+}
+
+const fn limits(extent: Extent) -> Limits {
+    match extent {
+        Extent::Single => Limits { insts: 1, soft: 1, window: 0 },
+        Extent::Cold => Limits { insts: 32, soft: 12, window: 0 },
+        Extent::Loop => Limits { insts: 128, soft: 128, window: 2048 },
+    }
+}
+
 /// The longest x86 instruction (SDM vol. 2, 2.3.11).
 const MAX_LEN: usize = 15;
 
@@ -92,10 +106,10 @@ impl Region {
     ///
     /// # Errors
     /// When the first instruction cannot be fetched at all.
-    pub fn find(entry: u64, single: bool, code: &dyn GuestCode) -> Result<Region, TranslateError> {
+    pub fn find(entry: u64, extent: Extent, code: &dyn GuestCode) -> Result<Region, TranslateError> {
         let mut f = Fetcher::new(code);
-        let limit = if single { 1 } else { MAX_INSTS };
-        let mut insts: Vec<Inst> = Vec::with_capacity(limit);
+        let limit = limits(extent);
+        let mut insts: Vec<Inst> = Vec::with_capacity(limit.insts);
         let mut targets: Vec<u64> = Vec::with_capacity(16);
         let mut pc = entry;
         let mut run = true;
@@ -116,7 +130,10 @@ impl Region {
                     let mut x = Inst::default();
                     decoder.decode_out(&mut x.i);
                     x.flags = FlagEffect::of(&x.i);
-                    x.ends_run = ends_run(&x.i) || insts.len() + 1 >= limit || x.i.is_invalid();
+                    let n = insts.len() + 1;
+                    let full = n >= limit.insts || n >= limit.soft && x.i.flow_control() != FlowControl::Next;
+                    x.ends_run = ends_run(&x.i) || full || x.i.is_invalid();
+                    run = !full;
                     pc = pc.wrapping_add(x.i.len() as u64);
                     if let Some(t) = near_target(&x.i)
                         && x.i.flow_control() != FlowControl::Call
@@ -130,14 +147,11 @@ impl Region {
                     }
                 }
             }
-            if insts.len() >= limit {
-                break;
-            }
-            if insts.last().is_some_and(|x| x.ends_run) {
+            if run && insts.last().is_some_and(|x| x.ends_run) {
                 if insts.last().is_some_and(|x| x.i.is_invalid()) {
                     break;
                 }
-                match targets.iter().copied().filter(|&t| t >= pc && t - entry < WINDOW).min() {
+                match targets.iter().copied().filter(|&t| t >= pc && t - entry < limit.window).min() {
                     Some(t) => pc = t,
                     None => run = false,
                 }

@@ -7,7 +7,7 @@
 use super::arena::Arena;
 use super::branch;
 use super::region::{Link, NONE, Point, Region, RegionId};
-use crate::engine::Translation;
+use crate::engine::{Extent, Translation};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -103,13 +103,17 @@ impl Cache {
 
     /// Copies `t` into the arena and makes its entries known; returns its own entry's host address, `None` when there is no space. With
     /// `listed` false nothing leads to it but the returned address (a single step).
-    pub fn publish(&mut self, t: &Translation, listed: bool) -> Option<u64> {
+    /// A region of [`Extent::Loop`] takes the place of the one that was known for its entry.
+    pub fn publish(&mut self, t: &Translation, listed: bool, extent: Extent) -> Option<u64> {
         let start = self.arena.take(t.words.len())?;
         self.arena.copy(start, &t.words);
         super::arena::sync(start, 4 * t.words.len());
         let id = self.regions.len() as RegionId;
-        let region = Region::new(start, id, t);
+        let region = Region::new(start, id, t, extent);
         if listed {
+            if let Some(&(_, old)) = self.entries.get(&region.entries[0].guest) {
+                self.retire(old);
+            }
             for (i, e) in region.entries.iter().enumerate() {
                 let at = (start + u64::from(e.offset), id);
                 if i == 0 {
@@ -248,6 +252,26 @@ impl Cache {
             self.kill(*id);
         }
         !dead.is_empty()
+    }
+
+    /// Whether the exit whose stub's data is at host address `data` goes back to `pc` from further on, so that a larger region at `pc` would have
+    /// the loop in one piece.
+    pub fn closes_loop(&self, data: u64, pc: u64) -> bool {
+        /// Farther than a region reaches, a backward jump is no loop that fits one.
+        const REACH: u64 = 2048;
+        let Some((_, from)) = self.region_at(data) else { return false };
+        let back = from.entries[0].guest.wrapping_sub(pc) < REACH;
+        back && self.entries.get(&pc).is_some_and(|e| self.regions[e.1 as usize].extent == Extent::Cold)
+    }
+
+    /// A better region for the same entry exists: links that lead to this one are to be found anew. It stays valid for threads and return
+    /// addresses that lead into it.
+    fn retire(&mut self, id: RegionId) {
+        for (from, i) in std::mem::take(&mut self.regions[id as usize].incoming) {
+            if self.regions[from as usize].links[i as usize].to == id {
+                self.unlink(from, i as usize);
+            }
+        }
     }
 
     fn kill(&mut self, id: RegionId) {

@@ -19,7 +19,7 @@ pub mod branch;
 pub mod cache;
 pub mod region;
 
-use crate::engine::{FlagForm, Ordering, Request, TranslateError};
+use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
@@ -120,18 +120,21 @@ pub fn find(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
     });
     match known.flatten() {
         Some(host) => Ok(Found { host, epoch }),
-        None => translate(thread, pc, false),
+        None => translate(thread, pc, Extent::Cold),
     }
 }
 
 /// Code for exactly the one instruction at `pc`, known to nobody else.
 pub fn single(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
-    translate(thread, pc, true)
+    translate(thread, pc, Extent::Single)
 }
 
 /// Code for `pc`, which an exit leads to whose stub's data is at host address `data`; afterwards that exit leads there directly.
 pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateError> {
     let from = thread.host.epoch();
+    if with(|c| c.closes_loop(data, pc)) == Some(true) {
+        translate(thread, pc, Extent::Loop)?;
+    }
     let known = with(|c| {
         let host = c.entry(pc)?;
         c.link(data);
@@ -151,7 +154,7 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
     Ok(found)
 }
 
-fn translate(thread: &Thread, pc: u64, single: bool) -> Result<Found, TranslateError> {
+fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, TranslateError> {
     let Some(engine) = crate::engine::installed() else { return Err(TranslateError::Fetch(pc)) };
     // Code that other threads rewrite all the time is still translated at some point; it is then good for one run only.
     const TRIES: u32 = 16;
@@ -160,19 +163,21 @@ fn translate(thread: &Thread, pc: u64, single: bool) -> Result<Found, TranslateE
         tries += 1;
         let generation = crate::memory::generation();
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
-        let t = engine.translate(Request { pc, ordering, single }, &crate::memory::Code)?;
-        let listed = !single && tries < TRIES;
+        let t = engine.translate(Request { pc, ordering, extent }, &crate::memory::Code)?;
+        let listed = extent != Extent::Single && tries < TRIES;
         let epoch = epoch();
         let host = with(|c| {
             if listed {
                 if crate::memory::generation() != generation {
                     return Err(());
                 }
-                if let Some(host) = c.entry(pc) {
+                if let Some(host) = c.entry(pc)
+                    && extent != Extent::Loop
+                {
                     return Ok(Some(host));
                 }
             }
-            let host = c.publish(&t, listed);
+            let host = c.publish(&t, listed, extent);
             if let (Some(host), true) = (host, listed) {
                 c.remember(pc, host);
             }

@@ -1,7 +1,7 @@
 //! One translated region after publication: where it lies, how it is linked to others, and how a host pc in it is read back as a
 //! guest instruction. Offsets are in bytes from the region's start.
 
-use crate::engine::{FlagForm, Translation};
+use crate::engine::{Extent, FlagForm, Translation};
 use std::ops::Range;
 
 /// Index of a region in the cache; valid until the cache is emptied.
@@ -47,6 +47,7 @@ pub struct Region {
     pub bytes: u32,
     /// May new code lead here? A dead region is kept for threads still in it and for return addresses that lead to it.
     pub alive: bool,
+    pub extent: Extent,
     pub entries: Box<[Point]>,
     pub landings: Box<[Point]>,
     pub links: Box<[Link]>,
@@ -69,7 +70,7 @@ fn form(bits: i32) -> FlagForm {
 
 impl Region {
     /// The tables of `t`, as if copied to host address `start` and its back edges, as they are, linked.
-    pub fn new(start: u64, id: RegionId, t: &Translation) -> Region {
+    pub fn new(start: u64, id: RegionId, t: &Translation, extent: Extent) -> Region {
         let point = |e: &crate::engine::Entry| Point { offset: 4 * e.word, guest: e.guest };
         let base = t.entries.first().map_or(0, |e| e.guest);
         let mut far = Vec::new();
@@ -108,6 +109,7 @@ impl Region {
             start,
             bytes: 4 * t.words.len() as u32,
             alive: true,
+            extent,
             entries: t.entries.iter().map(point).collect(),
             landings: t.landings.iter().map(point).collect(),
             links,
