@@ -7,7 +7,16 @@ use std::ops::Range;
 /// that is unmapped or not executable.
 pub trait GuestCode {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize;
+
+    /// Whether `addr` lies in the vDSO, where [`VDSO_NOP`] has a meaning.
+    fn is_vdso(&self, _addr: u64) -> bool {
+        false
+    }
 }
+
+/// High half of the displacement of the long NOP (`nop dword [rax + disp32]`) that calls the runtime from the vDSO; the low half
+/// says for what. Anywhere else it is a NOP.
+pub const VDSO_NOP: u32 = 0x7672_0000;
 
 /// How memory must be accessed so that no other observer sees an order x86 forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -48,6 +48,8 @@ pub struct Region {
     pub insts: Vec<Inst>,
     /// Guest bytes read.
     pub depends: Vec<Range<u64>>,
+    /// It lies in the vDSO.
+    pub vdso: bool,
 }
 
 /// A window of guest bytes, moved as decoding goes on.
@@ -165,7 +167,7 @@ impl Region {
                 _ => depends.push(a..b),
             }
         }
-        let mut region = Region { entry, insts, depends };
+        let mut region = Region { entry, insts, depends, vdso: code.is_vdso(entry) };
         for t in targets {
             if let Some(at) = region.index_of(t) {
                 region.insts[at].join = true;

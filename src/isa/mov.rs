@@ -15,7 +15,6 @@ rows! { "mov";
     Movsx => |cx, i| movsx(cx, i),
     Movsxd => |cx, i| movsx(cx, i),
     Lea => |cx, i| lea(cx, i),
-    Nop => |_, _| Ok(()),
     Endbr64 => |_, _| Ok(()),
     Endbr32 => |_, _| Ok(()),
     Bswap => |cx, i| bswap(cx, i),

@@ -8,7 +8,7 @@ use crate::guest::Flags;
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 use std::mem::offset_of;
-use xrun_runtime::engine::{FlagForm, Ordering, Trap};
+use xrun_runtime::engine::{FlagForm, Ordering, Trap, VDSO_NOP};
 use xrun_runtime::helpers::Helper;
 use xrun_runtime::state::CpuState;
 use xrun_runtime::state::gpr::{RAX, RCX, RDX};
@@ -45,6 +45,7 @@ rows! { "system";
     Clflush => |cx, i| flush(cx, i),
     Clflushopt => |cx, i| flush(cx, i),
     Clwb => |cx, i| flush(cx, i),
+    Nop => |cx, i| nop(cx, i),
     Reservednop => |_, _| Ok(()),
     Clc => |cx, _| { carry(cx, false); Ok(()) },
     Stc => |cx, _| { carry(cx, true); Ok(()) },
@@ -65,6 +66,17 @@ rows! { "system";
     Lss => |_, _| Err(Decline::Unsupported("load of a segment register")),
     Lfs => |_, _| Err(Decline::Unsupported("load of a segment register")),
     Lgs => |_, _| Err(Decline::Unsupported("load of a segment register")),
+}
+
+/// In the vDSO, one NOP with a certain displacement calls the runtime.
+fn nop(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let d = i.memory_displacement32();
+    if cx.region.vdso && i.op0_kind() == OpKind::Memory && d & 0xffff_0000 == VDSO_NOP {
+        cx.canonical(cx.live_out());
+        cx.m.mov_imm(X(0), u64::from(d & 0xffff));
+        cx.call_helper(Helper::Vdso);
+    }
+    Ok(())
 }
 
 /// #GP(0): what only the kernel may do.

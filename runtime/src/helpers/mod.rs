@@ -9,6 +9,7 @@ use crate::state::{CpuState, HelperFn};
 
 mod integer;
 pub mod sse;
+mod time;
 
 macro_rules! helpers {
     ($($(#[$doc:meta])* $name:ident => $path:path,)*) => {
@@ -33,6 +34,8 @@ helpers! {
     Idiv64 => integer::idiv64,
     /// CPUID: leaf in EAX, subleaf in ECX.
     Cpuid => integer::cpuid,
+    /// A vDSO function: a = which.
+    Vdso => time::vdso,
     /// LDMXCSR: a = the value.
     Ldmxcsr => sse::ldmxcsr,
     /// STMXCSR: returns the value.

@@ -6,6 +6,7 @@
 //! | [`elf`] | bytes to a checked description |
 //! | [`layout`] | where things go, with and without randomisation |
 //! | [`stack`] | argc, argv, envp, auxv |
+//! | [`vdso`] | the time functions in the guest's memory |
 //! | [`error`] | what can be wrong, one line each |
 //!
 //! It must not know how guest code is run. It runs before any guest thread exists.
@@ -23,6 +24,7 @@ pub mod elf;
 pub mod error;
 pub mod layout;
 pub mod stack;
+pub mod vdso;
 
 use crate::config::Config;
 use crate::memory::host::{self, PAGE};
@@ -123,7 +125,8 @@ fn build(
         }
     }
 
-    let auxv = auxv(&program.elf, bias, base);
+    let vdso = place_vdso(space)?;
+    let auxv = auxv(&program.elf, bias, base, vdso);
     let mut at_random = [0; 16];
     at_random.copy_from_slice(&random[..16]);
     let input = stack::Input {
@@ -335,6 +338,19 @@ fn place_stack(space: &mut Space, layout: &Layout, prot: Prot) -> Result<u64, Lo
     Ok(at + size)
 }
 
+/// Maps the vDSO among the mappings; returns its address.
+fn place_vdso(space: &mut Space) -> Result<u64, LoadError> {
+    let failed = |e| LoadError::NoRoom("the vDSO", os_error(e));
+    let mut fx = Effects::default();
+    let (rw, rx) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let at = space.mmap(&mut fx, 0, PAGE, rw, flags, -1, 0).map_err(failed)?;
+    access::write(at, &vdso::build()).map_err(|_| failed(libc::EFAULT))?;
+    space.mprotect(&mut fx, at, PAGE, rx).map_err(failed)?;
+    space.vmas.update(at..at + PAGE, |v| v.kind = Kind::Vdso);
+    Ok(at)
+}
+
 // ---- what the host says ---------------------------------------------------------------------------------------------
 
 /// End of the address space both the guest and this host have.
@@ -411,12 +427,13 @@ pub(crate) fn host_auxv(key: u64) -> u64 {
 }
 
 /// The auxiliary vector in the kernel's order.
-fn auxv(elf: &Elf, bias: u64, base: u64) -> Vec<(u64, u64)> {
+fn auxv(elf: &Elf, bias: u64, base: u64, vdso: u64) -> Vec<(u64, u64)> {
     let cpuid = |leaf| crate::engine::installed().map_or([0; 4], |e| e.cpuid(leaf, 0));
     // CPUID.(7,0):EBX bit 0: user code may use RDFSBASE and its like (HWCAP2_FSGSBASE is bit 1).
     let hwcap2 = u64::from(cpuid(7)[1] & 1) << 1;
     let phdr = if elf.phdr == 0 { 0 } else { elf.phdr.wrapping_add(bias) };
     vec![
+        (at::SYSINFO_EHDR, vdso),
         (at::MINSIGSTKSZ, signal::frame::min_stack(signal::Features::of_engine())),
         (at::HWCAP, u64::from(cpuid(1)[3])),
         (at::PAGESZ, PAGE),

@@ -179,6 +179,10 @@ impl crate::engine::GuestCode for Code {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
         fetch(addr, buf)
     }
+
+    fn is_vdso(&self, addr: u64) -> bool {
+        lock().vmas.at(addr).is_some_and(|(_, v)| v.kind == vmas::Kind::Vdso)
+    }
 }
 
 /// Watches every executable page of `range`, for bytes that were not read through [`fetch`].
