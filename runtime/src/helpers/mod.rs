@@ -7,9 +7,11 @@
 use crate::engine::{ExitReason, Trap};
 use crate::state::{CpuState, HelperFn};
 
+pub mod f80;
 mod integer;
 pub mod sse;
 mod time;
+pub mod x87;
 
 macro_rules! helpers {
     ($($(#[$doc:meta])* $name:ident => $path:path,)*) => {
