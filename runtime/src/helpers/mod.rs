@@ -58,6 +58,20 @@ helpers! {
     Pdep => integer::pdep,
     /// PEXT, pure: a = source, b = mask.
     Pext => integer::pext,
+    /// x87 arithmetic between registers, pure; see [`x87::arith`].
+    X87Arith => x87::arith,
+    /// x87 arithmetic with a memory operand, pure.
+    X87ArithMemory => x87::arith_memory,
+    X87Compare => x87::compare,
+    X87CompareMemory => x87::compare_memory,
+    X87CompareFlags => x87::compare_flags,
+    X87Load => x87::load,
+    X87Store => x87::store,
+    X87Register => x87::register,
+    X87Implied => x87::implied,
+    X87Control => x87::control,
+    /// x87 and FXSAVE images in guest memory; not pure.
+    X87MemoryImage => x87::memory_image,
 }
 
 /// Makes the instruction that called the helper raise `trap`: the helper thunk leaves translated code when the helper returns.

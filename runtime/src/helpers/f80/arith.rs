@@ -227,24 +227,28 @@ pub fn sqrt(env: &mut Env, a: F80) -> Option<F80> {
     Some(env.round(false, (e >> 1) + BIAS, root << 64 | u128::from(low)))
 }
 
+/// A comparison, and whether all it raised is masked: when not, nothing is popped, but the codes or flags say the order all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    pub order: Order,
+    pub masked: bool,
+}
+
 /// Compares. `quiet`: FUCOM, for which a quiet NaN is no invalid operation.
-pub fn compare(env: &mut Env, a: F80, b: F80, quiet: bool) -> Option<Order> {
+pub fn compare(env: &mut Env, a: F80, b: F80, quiet: bool) -> Compared {
     use Class::{Quiet, Signalling, Unsupported};
     let (ca, cb) = (a.class(), b.class());
     if matches!(ca, Quiet | Signalling | Unsupported) || matches!(cb, Quiet | Signalling | Unsupported) {
-        let silent = quiet && matches!(ca, Quiet) | !matches!(ca, Signalling | Unsupported)
-            && !matches!(cb, Signalling | Unsupported);
-        if !silent {
-            env.before(sw::IE)?;
-        }
-        return Some(Order::Unordered);
+        let silent = quiet && !matches!(ca, Signalling | Unsupported) && !matches!(cb, Signalling | Unsupported);
+        let masked = silent || env.before(sw::IE).is_some();
+        return Compared { order: Order::Unordered, masked };
     }
-    env.denormals(&[a, b])?;
+    let masked = env.denormals(&[a, b]).is_some();
     // A pseudo-denormal has the value of exponent 1.
     let key = |x: F80| (u128::from(x.exp().max((x.mantissa >> 63) as u16)) << 64) | u128::from(x.mantissa);
     let (ka, kb) = (key(a), key(b));
     if ka == 0 && kb == 0 {
-        return Some(Order::Equal);
+        return Compared { order: Order::Equal, masked };
     }
     let ord = match (a.sign(), b.sign()) {
         (false, false) => ka.cmp(&kb),
@@ -252,24 +256,27 @@ pub fn compare(env: &mut Env, a: F80, b: F80, quiet: bool) -> Option<Order> {
         (true, false) => std::cmp::Ordering::Less,
         (false, true) => std::cmp::Ordering::Greater,
     };
-    Some(match ord {
+    let order = match ord {
         std::cmp::Ordering::Less => Order::Less,
         std::cmp::Ordering::Equal => Order::Equal,
         std::cmp::Ordering::Greater => Order::Greater,
-    })
+    };
+    Compared { order, masked }
 }
 
 /// What FPREM and FPREM1 leave: the remainder, and C2 (not finished) or the quotient's low bits in C0, C3, C1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remainder {
     pub value: F80,
-    pub codes: u16,
+    /// `None`: there is no quotient, C0 and C3 stay.
+    pub codes: Option<u16>,
 }
 
 /// FPREM (`nearest` false: quotient truncated) and FPREM1 (rounded to nearest even).
 pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Option<Remainder> {
     use Class::{Infinity, Quiet, Signalling, Unsupported, Zero};
-    let done = |value| Some(Remainder { value, codes: 0 });
+    let done = |value| Some(Remainder { value, codes: None });
+    let whole = |value| Some(Remainder { value, codes: Some(0) });
     let (ca, cb) = (a.class(), b.class());
     match (ca, cb) {
         (Quiet | Signalling | Unsupported, _) | (_, Quiet | Signalling | Unsupported) => {
@@ -279,22 +286,22 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Option<Remaind
         _ => env.denormals(&[a, b])?,
     }
     if ca == Zero {
-        return done(a);
+        return whole(a);
     }
     if cb == Infinity {
-        return done(exactly(env, Finite::of(a)));
+        return whole(exactly(env, Finite::of(a)));
     }
     let (x, y) = (Finite::of(a), Finite::of(b));
     let d = x.exp - y.exp;
     if d < -1 || (d < 0 && !nearest) {
-        return done(exactly(env, x));
+        return whole(exactly(env, x));
     }
     if d >= 64 {
         // Take off a multiple that leaves an exponent difference below 64 (SDM vol. 2, FPREM: N between 32 and 63).
         let n = 32 + d % 32;
         let r = long_remainder(x.sig, n, y.sig).1;
         let value = finish(env, a.sign(), y.exp + d - n, u128::from(r));
-        return Some(Remainder { value, codes: sw::C2 });
+        return Some(Remainder { value, codes: Some(sw::C2) });
     }
     let (mut q, r) = if d < 0 { (0, x.sig) } else { long_remainder(x.sig, d, y.sig) };
     let mut sign = a.sign();
@@ -312,7 +319,7 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Option<Remaind
     let value = finish(env, sign, y.exp - 1, rest);
     let bit = |n: u32, code: u16| if q >> n & 1 != 0 { code } else { 0 };
     let codes = bit(0, sw::C1) | bit(1, sw::C3) | bit(2, sw::C0);
-    Some(Remainder { value: if rest == 0 { F80::zero(a.sign()) } else { value }, codes })
+    Some(Remainder { value: if rest == 0 { F80::zero(a.sign()) } else { value }, codes: Some(codes) })
 }
 
 /// `(a << n) / b` (its low 64 bits) and the remainder.

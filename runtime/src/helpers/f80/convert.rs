@@ -32,7 +32,8 @@ impl Narrow {
 pub fn widen(env: &mut Env, v: u64, f: Narrow) -> Option<F80> {
     let x = operand(env, v, f);
     if env.narrow_denormal {
-        env.before(sw::DE)?;
+        // Unlike in arithmetic, the value is loaded even if this is unmasked.
+        env.raised |= sw::DE;
     }
     if x.class() == Class::Signalling {
         return env.nan1(x);

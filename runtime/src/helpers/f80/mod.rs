@@ -266,6 +266,7 @@ impl Env {
                 return F80::new(sign, wrapped as u16, full.sig);
             }
             // Beyond even the wrapped range (FSCALE): zero.
+            self.inexact(true, false);
             return F80::zero(sign);
         }
         let small = shift_right_jam(sig, (1 - exp) as u32);
@@ -285,6 +286,7 @@ impl Env {
                 self.inexact(full.inexact, full.up);
                 return F80::new(sign, wrapped as u16, full.sig);
             }
+            self.inexact(true, true);
             return F80::infinity(sign);
         }
         let away = match self.rounding() {

@@ -53,9 +53,10 @@ pub fn exp2_minus_1(env: &mut Env, x: F80) -> Option<F80> {
         _ => env.denormals(&[x])?,
     }
     if x.exp() >= BIAS as u16 {
-        if x.mantissa == super::INTEGER && x.exp() == BIAS as u16 {
-            // 2^1 - 1 = 1, 2^-1 - 1 = -1/2.
-            return Some(if x.sign() { F80::new(true, BIAS as u16 - 1, x.mantissa) } else { x });
+        // The CPU raises precision here, exact or not.
+        env.inexact(true, false);
+        if x.mantissa == super::INTEGER && x.exp() == BIAS as u16 && x.sign() {
+            return Some(F80::new(true, BIAS as u16 - 1, x.mantissa));
         }
         return Some(x);
     }
@@ -133,9 +134,14 @@ pub fn y_log2_x(env: &mut Env, y: F80, x: F80) -> Option<F80> {
     Some(product.result(env))
 }
 
-/// A product known exactly: x was a power of two.
+/// A product known exactly, since x was a power of two. The CPU raises precision all the same.
 fn exact_or_rounded(env: &mut Env, v: Wide) -> F80 {
-    env.round_to(v.sign, v.exp + BIAS, v.sig, 64)
+    env.inexact(true, false);
+    let r = env.round_to(v.sign, v.exp + BIAS, v.sig, 64);
+    if r.exp() == 0 {
+        env.raised |= sw::UE;
+    }
+    r
 }
 
 /// FYL2XP1: y * log2(x + 1), meant for |x| < 1 - sqrt(2)/2.
@@ -150,20 +156,16 @@ pub fn y_log2_x_plus_1(env: &mut Env, y: F80, x: F80) -> Option<F80> {
         _ => env.denormals(&[x, y])?,
     }
     let w = Wide::of(x);
-    if w.sign && w.exp >= 0 && cx != Zero {
-        // log2 of nothing positive.
-        return if w.sig == 1 << 127 && w.exp == 0 && cy != Zero {
-            env.before(sw::ZE)?;
-            Some(F80::infinity(!y.sign()))
-        } else {
-            env.invalid()
-        };
-    }
     if cx == Infinity || cy == Infinity {
         return Some(F80::infinity(sign));
     }
     if cx == Zero || cy == Zero {
         return Some(F80::zero(sign));
+    }
+    if w.sign && w.exp >= 0 {
+        // Outside what the manuals define: the CPU returns the operand.
+        env.inexact(true, false);
+        return Some(x);
     }
     let l = if w.exp < -2 {
         log2_of_ratio(w.div(w.add(Wide::int(2))))

@@ -3,7 +3,7 @@
 //!
 //! An instruction whose unmasked exception comes before its result changes the status word only: no write, no push, no pop.
 
-use crate::helpers::f80::arith::{self, Op};
+use crate::helpers::f80::arith::{self, Compared, Op};
 use crate::helpers::f80::convert::{self, DOUBLE, SINGLE};
 use crate::helpers::f80::{Class, Env, F80, Order, Rounding, scale, sw, transcendental};
 use crate::state::{X87, X87Reg};
@@ -253,36 +253,36 @@ impl X87 {
     }
 
     fn compare_with(&mut self, mut env: Env, other: Option<F80>, quiet: bool, pops: u8) {
-        let order = match other {
+        let c = match other {
             Some(b) if !self.empty(0) => {
-                let r = arith::compare(&mut env, self.st(0), b, quiet);
+                let c = arith::compare(&mut env, self.st(0), b, quiet);
                 self.raise(env.raised);
-                r
+                c
             }
-            _ => self.stack_fault(false).then_some(Order::Unordered),
+            _ => Compared { order: Order::Unordered, masked: self.stack_fault(false) },
         };
-        if let Some(order) = order {
-            self.status = self.status & !sw::CODES | order.codes();
+        self.status = self.status & !sw::CODES | c.order.codes();
+        if c.masked {
             for _ in 0..pops {
                 self.pop();
             }
         }
     }
 
-    /// FCOMI, FUCOMI. `None`: an unmasked exception, flags stay.
-    pub fn compare_flags(&mut self, s: u8, quiet: bool, pop: bool) -> Option<Order> {
+    /// FCOMI, FUCOMI. C1 stays unless there is a stack fault.
+    pub fn compare_flags(&mut self, s: u8, quiet: bool, pop: bool) -> Order {
         let mut env = self.env();
-        let order = if self.empty(0) || self.empty(s) {
-            self.stack_fault(false).then_some(Order::Unordered)
+        let c = if self.empty(0) || self.empty(s) {
+            Compared { order: Order::Unordered, masked: self.stack_fault(false) }
         } else {
-            let r = arith::compare(&mut env, self.st(0), self.st(s), quiet);
-            self.raise(env.raised);
-            r
-        }?;
-        if pop {
+            let c = arith::compare(&mut env, self.st(0), self.st(s), quiet);
+            self.raise(env.raised | self.status & sw::C1);
+            c
+        };
+        if pop && c.masked {
             self.pop();
         }
-        Some(order)
+        c.order
     }
 
     /// Pushes a result.
@@ -324,10 +324,8 @@ impl X87 {
             if !self.stack_fault(false) {
                 return;
             }
-            let keep = self.status;
-            self.push(self.env(), Some(F80::INDEFINITE));
-            self.status |= keep & !sw::C1;
-            return;
+            self.top = self.top.wrapping_sub(1) & 7;
+            return self.set(0, F80::INDEFINITE);
         } else {
             self.st(i)
         };
@@ -404,15 +402,14 @@ impl X87 {
         self.set(i, a);
     }
 
-    /// FCMOVcc ST(0), ST(i), with the condition known.
+    /// FCMOVcc ST(0), ST(i), with the condition known. A stack fault is one whether it holds or not.
     pub fn move_if(&mut self, i: u8, taken: bool) {
         if self.empty(0) || self.empty(i) {
-            if self.stack_fault(false) && taken {
+            if self.stack_fault(false) {
                 self.set(0, F80::INDEFINITE);
             }
             return;
         }
-        self.raise(0);
         if taken {
             self.set(0, self.st(i));
         }
@@ -436,6 +433,7 @@ impl X87 {
             FTST => self.compare_with(env, Some(F80::zero(false)), false, 0),
             FYL2X | FPATAN | FYL2XP1 => self.two_to_one(op),
             FPREM | FPREM1 | FSCALE => self.two_keep(op),
+            FSIN | FCOS | FPTAN | FSINCOS => self.trigonometric(op),
             _ if self.empty(0) => self.unary_underflow(op),
             FCHS | FABS => {
                 let v = if op == FCHS { x.negate() } else { x.with_sign(false) };
@@ -457,7 +455,6 @@ impl X87 {
                 let r = scale::extract(&mut env, x);
                 self.replace_push(env, r.map(|(sig, exp)| (exp, sig)));
             }
-            FSIN | FCOS | FPTAN | FSINCOS => self.trigonometric(op),
             _ => {}
         }
     }
@@ -470,15 +467,16 @@ impl X87 {
         }
         match op {
             FXTRACT | FPTAN | FSINCOS => {
-                let env = Env { raised: sw::IE | sw::SF, ..self.env() };
-                self.replace_push(env, Some((F80::INDEFINITE, F80::INDEFINITE)));
+                self.set(0, F80::INDEFINITE);
+                self.top = self.top.wrapping_sub(1) & 7;
+                self.set(0, F80::INDEFINITE);
             }
             _ => self.set(0, F80::INDEFINITE),
         }
     }
 
     /// ST(0) becomes the first value, then the second is pushed.
-    fn replace_push(&mut self, mut env: Env, r: Option<(F80, F80)>) {
+    fn replace_push(&mut self, env: Env, r: Option<(F80, F80)>) {
         if !self.empty(7) {
             if self.stack_fault(true) {
                 self.set(0, F80::INDEFINITE);
@@ -489,12 +487,8 @@ impl X87 {
         }
         if let Some((under, top)) = r {
             self.set(0, under);
-            if env.masked(sw::IE) || env.raised & sw::SF == 0 {
-                self.top = self.top.wrapping_sub(1) & 7;
-                self.set(0, top);
-            }
-        } else {
-            env.raised &= !sw::C1;
+            self.top = self.top.wrapping_sub(1) & 7;
+            self.set(0, top);
         }
         self.raise(env.raised);
     }
@@ -523,6 +517,9 @@ impl X87 {
     /// ST(0) = f(ST(0), ST(1)).
     fn two_keep(&mut self, op: u8) {
         let mut env = self.env();
+        if op != implied::FSCALE {
+            self.status &= !sw::C2;
+        }
         if self.empty(0) || self.empty(1) {
             if self.stack_fault(false) {
                 self.set(0, F80::INDEFINITE);
@@ -535,9 +532,9 @@ impl X87 {
             return self.result(env, 0, r, false);
         }
         let r = arith::remainder(&mut env, x, y, op == implied::FPREM1);
-        if let Some(r) = r {
-            self.status = self.status & !sw::CODES | r.codes & sw::CODES;
-            env.raised |= r.codes & sw::C1;
+        if let Some(codes) = r.and_then(|r| r.codes) {
+            self.status = self.status & !sw::CODES | codes & sw::CODES;
+            env.raised |= codes & sw::C1;
         }
         self.result(env, 0, r.map(|r| r.value), false);
     }
@@ -546,8 +543,13 @@ impl X87 {
     fn trigonometric(&mut self, op: u8) {
         let mut env = self.env();
         let x = self.st(0);
-        let c2 = self.status & sw::C2;
         self.status &= !sw::C2;
+        if self.empty(0) {
+            return self.unary_underflow(op);
+        }
+        if matches!(op, implied::FPTAN | implied::FSINCOS) && !self.empty(7) {
+            return self.replace_push(env, None);
+        }
         let finite = matches!(x.class(), Class::Normal | Class::Denormal | Class::Zero);
         if finite && x.exp() >= 16383 + 63 {
             self.status |= sw::C2;
@@ -560,9 +562,6 @@ impl X87 {
                 } else {
                     transcendental::cosine(&mut env, x)
                 };
-                if r.is_none() {
-                    self.status |= c2;
-                }
                 self.result(env, 0, r, false);
             }
             implied::FPTAN => {
