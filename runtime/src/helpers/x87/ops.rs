@@ -567,10 +567,12 @@ impl X87 {
             implied::FPTAN => {
                 let r = transcendental::tangent(&mut env, x);
                 let one = if finite { arith::one(false) } else { r.unwrap_or_default() };
+                env.raised &= !sw::C1;
                 self.replace_push(env, r.map(|t| (t, one)));
             }
             _ => {
                 let r = transcendental::sine_cosine(&mut env, x);
+                env.raised &= !sw::C1;
                 self.replace_push(env, r);
             }
         }
