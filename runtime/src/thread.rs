@@ -6,7 +6,7 @@
 //! This file must not know what any system call does or how code is translated.
 
 use std::cell::Cell;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -200,7 +200,8 @@ struct Start<'a> {
 pub fn spawn(child: Box<Thread>, started: &mut (dyn FnMut(&mut Thread) + Send)) -> Result<i32, i32> {
     code::set_ordered();
     let tid = AtomicU32::new(0);
-    let mut start = Start { child, started, mask: signals_off(), tid: &raw const tid };
+    // The new thread moves the record out: it is not dropped here.
+    let mut start = ManuallyDrop::new(Start { child, started, mask: signals_off(), tid: &raw const tid });
     let mask = start.mask;
     COUNT.fetch_add(1, Ordering::Relaxed);
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -211,11 +212,12 @@ pub fn spawn(child: Box<Thread>, started: &mut (dyn FnMut(&mut Thread) + Send)) 
         libc::pthread_attr_init(attr.as_mut_ptr());
         libc::pthread_attr_setstacksize(attr.as_mut_ptr(), STACK);
         libc::pthread_attr_setdetachstate(attr.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-        let e = libc::pthread_create(id.as_mut_ptr(), attr.as_ptr(), host_thread, (&raw mut start).cast());
+        let e = libc::pthread_create(id.as_mut_ptr(), attr.as_ptr(), host_thread, (&raw mut *start).cast());
         libc::pthread_attr_destroy(attr.as_mut_ptr());
         e
     };
     if error != 0 {
+        drop(ManuallyDrop::into_inner(start));
         COUNT.fetch_sub(1, Ordering::Relaxed);
         signals_set(mask);
         return Err(error);

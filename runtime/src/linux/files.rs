@@ -50,13 +50,14 @@ pub fn openat(t: &mut Thread, a: [u64; 6]) -> Answer {
 
 /// Opens a /proc file of which the guest must see its own version, if the path is one.
 fn special(name: u64, flags: u64) -> Result<Option<i64>, Errno> {
-    if flags & (ACCMODE | X86_O_DIRECTORY | X86_O_PATH | X86_O_CREAT) != 0 {
+    if flags & (ACCMODE | X86_O_PATH | X86_O_CREAT) != 0 {
         return Ok(None);
     }
     let Some(name) = path::absolute(name)? else {
         return Ok(None);
     };
     match procfs::content(&name) {
+        Some(_) if flags & X86_O_DIRECTORY != 0 => Err(Errno(libc::ENOTDIR)),
         Some(c) => procfs::open(&c, flags & X86_O_CLOEXEC != 0).map(Some),
         None => Ok(None),
     }
