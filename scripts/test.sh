@@ -1,0 +1,78 @@
+#!/bin/bash
+# Everything CI runs. Every step runs even when one before it failed; the last line says how many
+# checks passed and failed.
+#   CPUS      AArch64 CPU models for the suites that run under qemu-aarch64 (x86_64 hosts only)
+#   PROGRAMS  short, default or full: how many Debian programs on how many models (tests/programs.rs)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+host=$(uname -m)
+target=aarch64-unknown-linux-gnu
+: "${CARGO_TARGET_DIR:=$PWD/target}" "${CPUS:=cortex-a72 neoverse-n1 neoverse-v1 max}" "${PROGRAMS:=default}"
+export CARGO_TARGET_DIR CPUS PROGRAMS
+export PATH=/usr/bin:$PATH # Debian's own Rust first
+export CARGO_TERM_PROGRESS_WHEN=never
+xrun=$CARGO_TARGET_DIR/$target/release/xrun
+log=$PWD/target/test.log
+mkdir -p target
+: >"$log"
+passed=0 failed=0 failures=()
+
+step() { # name, command...
+    local name=$1 start=$SECONDS before rc
+    shift
+    printf '\n== %s\n' "$name" | tee -a "$log"
+    before=$(wc -l <"$log")
+    "$@" 2>&1 | tee -a "$log"
+    rc=${PIPESTATUS[0]}
+    # Test runners say how many they ran; a step that is one check counts as one.
+    local counts p f
+    counts=$(tail -n +$((before + 1)) "$log" |
+        sed -nE 's/^test result: [a-zA-Z]+\. ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p; s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' |
+        awk '{ p += $1; f += $2 } END { if (NR) print p, f }')
+    read -r p f <<<"${counts:-$((rc == 0)) $((rc != 0))}"
+    # A runner that died before its last line has failed too.
+    if [ "$rc" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    passed=$((passed + p)) failed=$((failed + f))
+    [ "$rc" != 0 ] && failures+=("$name")
+    printf -- '-- %s: %d passed, %d failed, %d s\n' "$name" "$p" "$f" $((SECONDS - start)) | tee -a "$log"
+    return "$rc"
+}
+
+finish() {
+    printf '\n'
+    for name in ${failures[@]+"${failures[@]}"}; do printf 'FAILED: %s\n' "$name"; done
+    printf '%d passed, %d failed\n' "$passed" "$failed"
+    [ "$failed" = 0 ] && [ "${#failures[@]}" = 0 ]
+    exit
+}
+
+step "set-up" scripts/setup.sh || finish
+step "Debian programs" scripts/roots.sh || finish
+step "text data" scripts/data.sh || finish
+step "format" cargo fmt --all --check
+step "licences" scripts/licences.sh
+step "clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
+if [ "$host" = x86_64 ]; then
+    step "clippy for AArch64" cargo clippy --quiet --workspace --all-targets --target $target -- -D warnings
+fi
+step "release build" cargo build --quiet --release --target $target --bin xrun || finish
+step "release binary" scripts/check-binary.sh "$xrun"
+
+if [ "$host" = x86_64 ]; then
+    # The translator is pure, so most of it is tested natively; the rest needs AArch64.
+    step "native tests" cargo test --quiet --workspace
+    # A first run of each test binary, on the first model, also builds them.
+    for cpu in $CPUS; do
+        step "AArch64 tests, $cpu" env QEMU_CPU="$cpu" \
+            CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="/usr/bin/qemu-aarch64-static -cpu $cpu" \
+            cargo test --quiet --workspace --target $target
+        step "system calls, $cpu" env XRUN="$xrun" QEMU_CPU="$cpu" QEMU="qemu-aarch64-static -cpu $cpu" \
+            cargo test --quiet --test syscalls
+    done
+else
+    step "tests" env XRUN="$xrun" cargo test --quiet --workspace
+fi
+step "programs" env XRUN="$xrun" cargo test --quiet --test programs
+step "bench smoke" env XRUN="$xrun" cargo bench --quiet --profile dev --bench ratio -- --smoke
+step "fuzz smoke" scripts/fuzz.sh 20
+finish
