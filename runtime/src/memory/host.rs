@@ -106,3 +106,10 @@ pub fn page_size() -> u64 {
     // SAFETY: sysconf reads no memory of ours.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
+
+/// Whether the page at `addr` is in memory (and so had a page table entry, as far as can be told).
+pub fn is_resident(addr: u64) -> bool {
+    let mut there = 0u8;
+    // SAFETY: asks about one page and fills one byte.
+    unsafe { libc::mincore((addr & !(PAGE - 1)) as *mut _, 1, &mut there) == 0 && there & 1 != 0 }
+}

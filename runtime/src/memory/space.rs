@@ -42,6 +42,8 @@ pub struct Space {
     foreign: BTreeMap<u64, u64>,
     /// Pages that translations were made from. Invariant: none of them is writable on the host.
     code: BTreeSet<u64>,
+    /// The page of `code` asked for last; 1 for none.
+    recent: u64,
     /// Top of the area searched for mappings without an address.
     pub mmap_base: u64,
     /// End of the guest's address space: [`TASK_SIZE`], or less where the host's is smaller.
@@ -72,6 +74,7 @@ impl Space {
             vmas: Vmas::new(),
             foreign: BTreeMap::new(),
             code: BTreeSet::new(),
+            recent: 1,
             mmap_base: TASK_SIZE - (128 << 20),
             end: TASK_SIZE,
             brk_start: 0,
@@ -570,6 +573,7 @@ impl Space {
     fn forget_code(&mut self, r: Range<u64>, fx: &mut Effects) {
         let pages = self.code_in(r.clone());
         if !pages.is_empty() {
+            self.recent = 1;
             for p in pages {
                 self.code.remove(&p);
             }
@@ -582,6 +586,7 @@ impl Space {
         let mut any = false;
         for p in self.code_in(r.clone()) {
             self.code.remove(&p);
+            self.recent = 1;
             fx.stale.push(p..p + PAGE);
             if let Some((_, vma)) = self.vmas.at(p)
                 && vma.prot.contains(Prot::WRITE)
@@ -606,6 +611,9 @@ impl Space {
     /// Marks the page at `page` as one that translations are made from: from now on a write to it is seen.
     /// False when the page is not executable for the guest.
     pub fn watch(&mut self, page: u64) -> bool {
+        if page == self.recent {
+            return true;
+        }
         let Some((_, vma)) = self.vmas.at(page) else {
             return false;
         };
@@ -619,6 +627,7 @@ impl Space {
                 return false;
             }
         }
+        self.recent = page;
         true
     }
 

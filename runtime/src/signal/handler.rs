@@ -24,6 +24,7 @@ mod imp {
     use crate::engine::{ExitReason, FlagForm};
     use crate::enter::{self, Place};
     use crate::memory::{self, access};
+    use crate::signal::a64;
     use crate::signal::host::{KICK, KICK_VALUE, SYNCHRONOUS, SyncFault, die, host_mask};
     use crate::state::{CpuState, nzcv};
     use crate::thread::{self, Thread, pending};
@@ -262,11 +263,10 @@ mod imp {
 
     /// What x86 would say of a memory fault.
     fn memory_fault(signal: i32, si_code: i32, addr: u64, c: &Context) -> SyncFault {
-        // ESR_EL1.WnR; the record is there for every data abort (Arm ARM, ISS encoding for a Data Abort).
-        let write = c
-            .record(ESR)
-            .and_then(|r| r.get(..8)?.try_into().ok())
-            .is_some_and(|b| u64::from_ne_bytes(b) & 1 << 6 != 0);
+        // Data Abort: WnR is bit 6 of the syndrome, and fault status 0b0011xx says that the page was there (Arm ARM, ESR_EL1).
+        let esr = c.record(ESR).and_then(|r| r.get(..8)?.try_into().ok()).map(u64::from_ne_bytes);
+        // SAFETY: the pc was executed from a moment ago, so its word can be read.
+        let write = esr.map_or_else(|| a64::writes(unsafe { *(c.pc as *const u32) }), |e| e & 1 << 6 != 0);
         if signal == libc::SIGBUS {
             return SyncFault {
                 signo: signal,
@@ -283,7 +283,8 @@ mod imp {
             return SyncFault { signo: signal, code: SI_KERNEL, addr: 0, trapno: 13, err: 0, cr2: 0 };
         }
         const SEGV_ACCERR: i32 = 2;
-        let present = si_code == SEGV_ACCERR;
+        let present =
+            esr.map_or_else(|| si_code == SEGV_ACCERR && memory::host::is_resident(addr), |e| e >> 2 & 15 == 3);
         let err = 4 | u64::from(write) << 1 | u64::from(present);
         SyncFault { signo: signal, code: si_code, addr, trapno: 14, err, cr2: addr }
     }

@@ -3,6 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | [`host`], [`handler`] | the host's side: handlers, classification of an interrupted host pc, the queue |
+//! | [`a64`] | which host instructions write |
 //! | [`table`] | dispositions |
 //! | [`frame`] | the x86_64 stack frame of a handler, there and back |
 //! | [`calls`] | the system calls |
@@ -13,6 +14,7 @@
 //! disposition on the host as well, so the kernel acts on it, core dump, stop and child reaping included. A caught one comes to the host
 //! handler, which queues it; here it gets its frame, between two guest instructions.
 
+pub mod a64;
 pub mod calls;
 pub mod crash;
 pub mod frame;
@@ -183,7 +185,9 @@ pub fn deliver_sync(thread: &mut Thread, fault: &SyncFault) {
         const SEGV_ACCERR: i32 = 2;
         let mapped = memory::prot_at(fault.addr).is_some();
         fault.code = if mapped { SEGV_ACCERR } else { SEGV_MAPERR };
-        fault.err = fault.err & !1 | u64::from(mapped);
+        if !mapped {
+            fault.err &= !1;
+        }
     }
     thread.signal.last = (fault.trapno, fault.err, fault.cr2);
     thread.signal.waiting = None;
