@@ -38,7 +38,7 @@ use guest::Region;
 use host::HostFeatures;
 use isa::{Cx, Decline};
 use xrun_runtime::abi;
-use xrun_runtime::engine::{self, Engine, Extent, Entry, GuestCode, Request, TranslateError, Translation, Trap};
+use xrun_runtime::engine::{self, Engine, Entry, Extent, GuestCode, Request, TranslateError, Translation, Trap};
 
 /// The engine: translates for one kind of host.
 #[derive(Clone, Copy, Debug)]

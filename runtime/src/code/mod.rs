@@ -154,6 +154,28 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
     Ok(found)
 }
 
+/// Guest code for a translation that runs once, at once: its page is not watched, because the instruction may be one that writes to it.
+struct Unwatched;
+
+impl crate::engine::GuestCode for Unwatched {
+    fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
+        let mut got = 0;
+        while got < buf.len() {
+            let at = addr.wrapping_add(got as u64);
+            if !crate::memory::prot_at(at).is_some_and(|p| p.contains(crate::memory::vmas::Prot::EXEC)) {
+                break;
+            }
+            let n = (buf.len() - got).min(4096 - (at % 4096) as usize);
+            let read = crate::memory::access::read_some(at, &mut buf[got..got + n]);
+            got += read;
+            if read < n {
+                break;
+            }
+        }
+        got
+    }
+}
+
 fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, TranslateError> {
     let Some(engine) = crate::engine::installed() else { return Err(TranslateError::Fetch(pc)) };
     // Code that other threads rewrite all the time is still translated at some point; it is then good for one run only.
@@ -163,8 +185,17 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
         tries += 1;
         let generation = crate::memory::generation();
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
-        let t = engine.translate(Request { pc, ordering, extent }, &crate::memory::Code)?;
-        let listed = extent != Extent::Single && tries < TRIES;
+        let request = Request { pc, ordering, extent };
+        let single = extent == Extent::Single;
+        let t = if single {
+            engine.translate(request, &Unwatched)
+        } else {
+            engine.translate(request, &crate::memory::Code)
+        }?;
+        if t.words.is_empty() {
+            return Err(TranslateError::Fetch(pc));
+        }
+        let listed = !single && tries < TRIES;
         let epoch = epoch();
         let host = with(|c| {
             if listed {

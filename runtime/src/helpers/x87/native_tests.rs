@@ -30,9 +30,7 @@ impl Native {
     fn new() -> Native {
         let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         // SAFETY: a fresh anonymous mapping.
-        let p = unsafe {
-            libc::mmap(std::ptr::null_mut(), 4096, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-        };
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
         assert!(p != libc::MAP_FAILED);
         Native { code: p.cast() }
     }
@@ -45,11 +43,23 @@ impl Native {
         let mut after = Area([0; 512]);
         let mut mem = mem;
         let code = [
-            0x48, 0x0f, 0xae, 0x0f, // fxrstor64 [rdi]
-            0x31, 0xc0, // xor eax, eax: the status flags are known
-            0xd8 | i.esc, i.modrm, 0x9c, 0x58, // pushfq; pop rax
-            0x48, 0x0f, 0xae, 0x02, // fxsave64 [rdx]
-            0xdb, 0xe3, 0xc3,
+            0x48,
+            0x0f,
+            0xae,
+            0x0f, // fxrstor64 [rdi]
+            0x31,
+            0xc0, // xor eax, eax: the status flags are known
+            0xd8 | i.esc,
+            i.modrm,
+            0x9c,
+            0x58, // pushfq; pop rax
+            0x48,
+            0x0f,
+            0xae,
+            0x02, // fxsave64 [rdx]
+            0xdb,
+            0xe3,
+            0xc3,
         ];
         // SAFETY: the page is writable and executable and longer than `code`; the code keeps to the C ABI, reads 512 bytes at rdi, writes 512 at
         // rdx, and at most 16 at rsi; FNINIT brings the unit back to what the ABI expects; exceptions left pending are never waited for.
@@ -160,8 +170,22 @@ impl Random {
 
     fn mantissa(&mut self) -> u64 {
         let edge = [
-            0, 1, 1 << 63, (1 << 63) | 1, u64::MAX, u64::MAX - 1, 0xc000_0000_0000_0000, 0xc000_0000_0000_0001, 1 << 62, 0xffff_ff00_0000_0000,
-            0xffff_ff80_0000_0000, 0x8000_0080_0000_0000, 0xffff_ffff_ffff_f800, 0xffff_ffff_ffff_fc00, 0x8000_0000_0000_0400, 0x8000_0000_0000_0c00,
+            0,
+            1,
+            1 << 63,
+            (1 << 63) | 1,
+            u64::MAX,
+            u64::MAX - 1,
+            0xc000_0000_0000_0000,
+            0xc000_0000_0000_0001,
+            1 << 62,
+            0xffff_ff00_0000_0000,
+            0xffff_ff80_0000_0000,
+            0x8000_0080_0000_0000,
+            0xffff_ffff_ffff_f800,
+            0xffff_ffff_ffff_fc00,
+            0x8000_0000_0000_0400,
+            0x8000_0000_0000_0c00,
             0xc90f_daa2_2168_c235,
         ];
         match self.below(4) {
@@ -173,7 +197,25 @@ impl Random {
     }
 
     fn exponent(&mut self) -> u16 {
-        let base = self.pick(&[0, 0, 1, 2, 16383, 16383, 16383, 16383, 16383 - 1022, 16383 - 126, 16383 + 127, 16383 + 1023, 0x7ffe, 0x7fff, 0x7fff, 8192, 24000]);
+        let base = self.pick(&[
+            0,
+            0,
+            1,
+            2,
+            16383,
+            16383,
+            16383,
+            16383,
+            16383 - 1022,
+            16383 - 126,
+            16383 + 127,
+            16383 + 1023,
+            0x7ffe,
+            0x7fff,
+            0x7fff,
+            8192,
+            24000,
+        ]);
         let e = match self.below(5) {
             0 => base,
             1 => base + self.below(4) as i32 - 2,
@@ -189,7 +231,10 @@ impl Random {
         match self.below(12) {
             0 => (0, sign),
             1 => (1 << 63, sign | 0x7fff),
-            2 => ((self.below(40) + 1).reverse_bits().rotate_left(8).max(1 << 63), sign | (16383 + self.below(12) as u16)),
+            2 => (
+                (self.below(40) + 1).reverse_bits().rotate_left(8).max(1 << 63),
+                sign | (16383 + self.below(12) as u16),
+            ),
             3 => self.small_integer(sign),
             _ => (self.mantissa(), sign | self.exponent()),
         }
@@ -239,7 +284,9 @@ impl Random {
             1 => f64::from_bits(self.next()).to_bits(),
             2 => {
                 let e = self.pick(&[0u64, 0, 1, 2, 1023, 1024, 1022, 2046, 2047, 2047]);
-                self.below(2) << 63 | e << 52 | self.pick(&[0, 1, (1 << 52) - 1, 1 << 51, (1 << 51) + 1, 0x5_5555_5555_5555])
+                self.below(2) << 63
+                    | e << 52
+                    | self.pick(&[0, 1, (1 << 52) - 1, 1 << 51, (1 << 51) + 1, 0x5_5555_5555_5555])
             }
             3 | 4 => {
                 let e = self.pick(&[0u64, 0, 1, 2, 127, 128, 126, 254, 255, 255]);
@@ -276,10 +323,12 @@ fn check(native: &Native, i: Inst, seed: u64, count: u32, unmasked: bool, ulps: 
         let want = native.run(i, &cpu, mem);
         let (g, w) = (&got.cpu.x87, &want.cpu.x87);
         let same_regs = g.regs.iter().zip(&w.regs).all(|(a, b)| {
-            a == b || (ulps > 0 && {
-                let line = |r: &crate::state::X87Reg| i128::from(r.sign_exp) << 63 | i128::from(r.mantissa & !(1 << 63));
-                (line(a) - line(b)).unsigned_abs() <= u128::from(ulps)
-            })
+            a == b
+                || (ulps > 0 && {
+                    let line =
+                        |r: &crate::state::X87Reg| i128::from(r.sign_exp) << 63 | i128::from(r.mantissa & !(1 << 63));
+                    (line(a) - line(b)).unsigned_abs() <= u128::from(ulps)
+                })
         });
         // Rounded-up depends on the last place.
         let status_mask = if ulps > 0 { !0x200 } else { !0 };
@@ -297,7 +346,16 @@ fn check(native: &Native, i: Inst, seed: u64, count: u32, unmasked: bool, ulps: 
             if failures <= 6 {
                 report += &format!(
                     "{:02x} {:02x} mem {:02x?}\n  in   {}\n  want {}\n  got  {}\n  mem want {:02x?}\n      got  {:02x?} flags {:x} {:x}\n",
-                    0xd8 | i.esc, i.modrm, &mem[..10], unit(&cpu.x87), unit(w), unit(g), &want.mem[..10], &got.mem[..10], want.flags & 0x8d5, got.flags
+                    0xd8 | i.esc,
+                    i.modrm,
+                    &mem[..10],
+                    unit(&cpu.x87),
+                    unit(w),
+                    unit(g),
+                    &want.mem[..10],
+                    &got.mem[..10],
+                    want.flags & 0x8d5,
+                    got.flags
                 );
             }
         }
