@@ -60,7 +60,7 @@ impl Translator {
                 Err(Decline::Undefined)
             } else {
                 match isa::row(i.mnemonic()) {
-                    Some(row) => (row.lower)(&mut cx, &i),
+                    Some(row) => cx.lower(&i, row.lower),
                     None => Err(Decline::Unsupported("no row")),
                 }
             };

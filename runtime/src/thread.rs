@@ -107,10 +107,7 @@ pub fn fork(me: &mut Thread, raw: impl FnOnce() -> i64) -> i64 {
     let code = code::fork_guard();
     let mut list = threads();
     let memory = crate::memory::fork_guard();
-    let r = {
-        let _still = crate::alloc::fork_guard();
-        raw()
-    };
+    let r = raw();
     if r == 0 {
         me.tid = current_tid();
         me.host.tgid = process_id();

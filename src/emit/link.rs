@@ -66,7 +66,7 @@ enum Field {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fixup {
-    word: u32,
+    pub(super) word: u32,
     label: Label,
     field: Field,
 }

@@ -74,6 +74,12 @@ impl Masm {
         }
     }
 
+    /// Forgets every word from `at` on, with what refers to labels there. Labels bound there must not be used any more.
+    pub fn rewind(&mut self, at: u32) {
+        self.a.truncate(at as usize);
+        self.fixups.retain(|f| f.word < at);
+    }
+
     /// Offset of the next word.
     pub fn here(&self) -> u32 {
         self.a.len() as u32

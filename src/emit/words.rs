@@ -22,6 +22,10 @@ impl Words {
         self.words.push(w);
     }
 
+    pub fn truncate(&mut self, words: usize) {
+        self.words.truncate(words);
+    }
+
     pub fn into_words(self) -> Vec<u32> {
         self.words
     }

@@ -120,6 +120,7 @@ pub struct Cx<'a> {
     pub(crate) landings: Vec<Entry>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) tmp: u8,
+    short_of_scratch: bool,
     vtmp: u8,
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
@@ -165,10 +166,28 @@ impl<'a> Cx<'a> {
             landings: Vec::new(),
             marks: Vec::with_capacity(n),
             tmp: 0,
+            short_of_scratch: false,
             vtmp: 0,
             aligned: Vec::new(),
             nan_routines: [None; 4],
         }
+    }
+
+    /// Lowers instruction `at` by `row`. When that fails nothing of it is left but the flags' change to canonical form at a join.
+    pub(crate) fn lower(&mut self, i: &Instruction, row: super::Lower) -> super::Lowered {
+        let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.marks.len());
+        self.short_of_scratch = false;
+        let mut done = row(self, i);
+        if self.short_of_scratch {
+            done = Err(Decline::Unsupported("too few scratch registers"));
+        }
+        if done.is_err() {
+            self.m.rewind(word);
+            self.cold.truncate(cold);
+            self.marks.truncate(marks);
+            self.flags = flags;
+        }
+        done
     }
 
     /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
@@ -219,11 +238,14 @@ impl<'a> Cx<'a> {
 
     // ---- scratch -------------------------------------------------------------------------------------------------
 
-    /// A fresh scratch register, valid to the end of this guest instruction. There are ten.
+    /// A fresh scratch register, valid to the end of this guest instruction. There are ten; an instruction that asks for more is not lowered.
     pub fn tmp(&mut self) -> X {
-        let x = X(abi::SCRATCH[usize::from(self.tmp)]);
+        let Some(&x) = abi::SCRATCH.get(usize::from(self.tmp)) else {
+            self.short_of_scratch = true;
+            return X(abi::SCRATCH[0]);
+        };
         self.tmp += 1;
-        x
+        X(x)
     }
 
     /// Two fresh scratch registers, adjacent and the first one even, as CASP wants them.
