@@ -7,7 +7,8 @@
 use super::arena::Arena;
 use super::branch;
 use super::region::{Link, NONE, Point, Region, RegionId};
-use crate::engine::{Extent, Translation};
+use super::unaligned;
+use crate::engine::{Entry, Extent, Mark, Translation};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -75,6 +76,17 @@ pub enum Trapped {
     Tail(u32),
     /// The word is no trap (any more): run it again.
     Again,
+}
+
+/// What became of an access that was not aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// Run it again.
+    Yes,
+    /// It is not of a form that can be mended.
+    No,
+    /// There is no space.
+    Full,
 }
 
 impl Cache {
@@ -313,6 +325,7 @@ impl Cache {
     /// its next return mismatches: every exit of the region leads to its stub, and a register branch that may have read its target already
     /// becomes a trap. Returns that branch's address, to be given to [`Cache::free_tail`] when the thread has stopped.
     pub fn stop_at(&mut self, pc: u64) -> Option<u64> {
+        let pc = self.home(pc);
         let (id, region) = self.region_at(pc)?;
         let end = region.start + u64::from(region.bytes);
         self.unlink_all(id);
@@ -342,6 +355,43 @@ impl Cache {
             at += 4;
         }
         None
+    }
+
+    /// Where a thread at host address `pc` is in a region that guest code was translated to: `pc` itself, or where its stub goes back to.
+    fn home(&self, pc: u64) -> u64 {
+        self.region_at(pc).and_then(|(_, r)| r.back).unwrap_or(pc)
+    }
+
+    /// Whether the region host address `pc` is in, or in a stub of, must not be entered any more.
+    pub fn is_dead(&self, pc: u64) -> bool {
+        self.region_at(self.home(pc)).is_some_and(|(_, r)| !r.alive)
+    }
+
+    /// The ordered access at host address `pc` met an address that is not aligned: replaces it by a jump to code that bears this. Other threads
+    /// may run the word meanwhile; every core there is fetches a word whole, so they see the old one and fault too, or the jump.
+    pub fn mend(&mut self, pc: u64) -> Mended {
+        let word = self.arena.read(pc);
+        let Some((guest, flags)) = self.region_at(pc).and_then(|(_, r)| r.guest_at(pc)) else { return Mended::No };
+        if unaligned::stub(word, pc, pc).is_none() {
+            // Another thread was first: the jump is there.
+            return if branch::ends_straight_line(word) { Mended::Yes } else { Mended::No };
+        }
+        let t = Translation {
+            entries: vec![Entry { guest, word: 0 }],
+            marks: vec![Mark { word: 0, guest, flags }],
+            ..Translation::default()
+        };
+        let Some(at) = self.arena.take(3) else { return Mended::Full };
+        let jump = branch::b((at as i64 - pc as i64) >> 2);
+        let (Some(words), Some(jump)) = (unaligned::stub(word, at, pc + 4), jump) else { return Mended::No };
+        self.arena.copy(at, &words);
+        super::arena::sync(at, 4 * words.len());
+        let id = self.regions.len() as RegionId;
+        let mut region = Region::new(at, id, &Translation { words: words.to_vec(), ..t }, Extent::Single);
+        region.back = Some(pc + 4);
+        self.regions.push(region);
+        self.arena.patch(pc, jump);
+        Mended::Yes
     }
 
     /// Ends one use of a trap that [`Cache::stop_at`] placed.

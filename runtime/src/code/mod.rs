@@ -6,6 +6,7 @@
 //! | `arena` | the memory, the lookup table, instruction cache maintenance |
 //! | `branch` | the instructions that are patched |
 //! | `region` | one region's tables |
+//! | `unaligned` | ordered accesses that met an unaligned address |
 //! | `cache` | all tables and their changes |
 //!
 //! Locks: one mutex guards the tables and all patches. It is held for short times only, never while translating, never while calling
@@ -18,13 +19,14 @@ pub mod arena;
 pub mod branch;
 pub mod cache;
 pub mod region;
+pub mod unaligned;
 
 use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
 use cache::Cache;
-pub use cache::{Stats, Trapped};
+pub use cache::{Mended, Stats, Trapped};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -298,7 +300,12 @@ pub fn point_at(pc: u64) -> Option<u64> {
 
 /// Whether the region host address `pc` is in was invalidated.
 pub fn is_dead(pc: u64) -> bool {
-    with(|c| c.region_at(pc).is_some_and(|(_, r)| !r.alive)).unwrap_or(false)
+    with(|c| c.is_dead(pc)).unwrap_or(false)
+}
+
+/// See [`Cache::mend`].
+pub fn mend(pc: u64) -> Mended {
+    with(|c| c.mend(pc)).unwrap_or(Mended::No)
 }
 
 /// See [`Cache::trapped`].

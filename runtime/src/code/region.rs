@@ -56,6 +56,8 @@ pub struct Region {
     pub depends: Box<[Range<u64>]>,
     marks: Box<[PackedMark]>,
     far: Box<[u64]>,
+    /// Set in a stub that stands in for one word of a region (see [`super::unaligned`]): the host address it goes back to.
+    pub back: Option<u64>,
 }
 
 const FAR: i32 = 4;
@@ -117,6 +119,7 @@ impl Region {
             depends: t.depends.clone().into_boxed_slice(),
             marks,
             far: far.into_boxed_slice(),
+            back: None,
         }
     }
 

@@ -188,6 +188,26 @@ mod imp {
         bug(signal, info, c)
     }
 
+    const BUS_ADRALN: i32 = 1;
+
+    /// Whether the unaligned access at the interrupted pc is taken care of.
+    fn mended(t: &mut Thread, c: &mut Context) -> bool {
+        match code::mend(c.pc) {
+            code::Mended::Yes => true,
+            code::Mended::No => false,
+            code::Mended::Full => {
+                // The instruction alone: translating it makes space.
+                let Some((rip, form)) = code::guest_at(c.pc) else { return false };
+                c.save(&mut t.cpu);
+                t.cpu.rip = rip;
+                apply(&mut t.cpu, form);
+                t.host.step = true;
+                c.leave(&mut t.cpu, ExitReason::Stale);
+                true
+            }
+        }
+    }
+
     /// A synchronous signal at a pc in the code cache.
     fn in_code(t: &mut Thread, signal: i32, si_code: i32, addr: u64, c: &mut Context) {
         match signal {
@@ -212,6 +232,7 @@ mod imp {
                     c.leave(&mut t.cpu, ExitReason::Stale);
                 }
             },
+            libc::SIGBUS if si_code == BUS_ADRALN && mended(t, c) => {}
             libc::SIGSEGV | libc::SIGBUS => {
                 let shadow = &mut c.regs[crate::abi::SHADOW as usize];
                 if let Some(p) = t.host.shadow.fault(addr, *shadow) {
