@@ -4,6 +4,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`state`] | the guest CPU's registers in memory |
+//! | [`alloc`] | the allocator of the process |
 //! | [`abi`] | which host register holds what while translated code runs; the thunks |
 //! | [`engine`] | the contract with the translator |
 //! | [`code`] | the code cache: finding, chaining, invalidating translations |
@@ -18,6 +19,7 @@
 //! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
 
 pub mod abi;
+pub mod alloc;
 pub mod code;
 pub mod config;
 pub mod engine;

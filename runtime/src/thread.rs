@@ -107,7 +107,10 @@ pub fn fork(me: &mut Thread, raw: impl FnOnce() -> i64) -> i64 {
     let code = code::fork_guard();
     let mut list = threads();
     let memory = crate::memory::fork_guard();
-    let r = raw();
+    let r = {
+        let _still = crate::alloc::fork_guard();
+        raw()
+    };
     if r == 0 {
         me.tid = current_tid();
         me.host.tgid = process_id();

@@ -1,6 +1,8 @@
 //! Status flags as sets, and which of them an instruction reads, certainly overwrites, or may change.
 
 use bitflags::bitflags;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
 
 bitflags! {
@@ -39,9 +41,31 @@ fn from_iced(bits: u32) -> Flags {
     f
 }
 
+/// Effects by instruction code, found once. 0: not yet; else bit 24 and reads, kills, writes, a byte each.
+static KNOWN: [AtomicU32; CODES] = [const { AtomicU32::new(0) }; CODES];
+const CODES: usize = 5120;
+
 impl FlagEffect {
-    /// The effect of `i`. An instruction that leaves to the kernel, or traps, reads all flags: they become visible there.
+    /// The effect of `i`, from the table where its code alone decides it.
     pub fn of(i: &Instruction) -> FlagEffect {
+        let Some(slot) = KNOWN.get(i.code() as usize) else { return Self::find(i) };
+        let v = slot.load(Relaxed);
+        if v != 0 {
+            let flags = |n: u32| Flags::from_bits_retain((v >> n) as u8 & 0x3f);
+            return FlagEffect { reads: flags(0), kills: flags(8), writes: flags(16) };
+        }
+        let e = Self::find(i);
+        // A shift's effect depends on its immediate, a string compare's on its prefix.
+        let by_code = i.op_count() < 2 || i.op_kind(i.op_count() - 1) != OpKind::Immediate8;
+        if by_code && !i.has_rep_prefix() && !i.has_repne_prefix() && !i.is_string_instruction() {
+            let bits = |f: Flags, n: u32| u32::from(f.bits()) << n;
+            slot.store(1 << 24 | bits(e.reads, 0) | bits(e.kills, 8) | bits(e.writes, 16), Relaxed);
+        }
+        e
+    }
+
+    /// The effect of `i`. An instruction that leaves to the kernel, or traps, reads all flags: they become visible there.
+    fn find(i: &Instruction) -> FlagEffect {
         let reads = from_iced(i.rflags_read());
         let writes = from_iced(i.rflags_modified());
         match i.mnemonic() {
