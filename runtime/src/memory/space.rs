@@ -44,6 +44,8 @@ pub struct Space {
     code: BTreeSet<u64>,
     /// The page of `code` asked for last; 1 for none.
     recent: u64,
+    /// Writable pages that show the same file page as a page of `code`, to that page. Invariant: not writable on the host.
+    aliases: BTreeMap<u64, u64>,
     /// Top of the area searched for mappings without an address.
     pub mmap_base: u64,
     /// End of the guest's address space: [`TASK_SIZE`], or less where the host's is smaller.
@@ -75,6 +77,7 @@ impl Space {
             foreign: BTreeMap::new(),
             code: BTreeSet::new(),
             recent: 1,
+            aliases: BTreeMap::new(),
             mmap_base: TASK_SIZE - (128 << 20),
             end: TASK_SIZE,
             brk_start: 0,
@@ -286,13 +289,13 @@ impl Space {
                 host::mmap_exactly(addr, len, prot.host(), kept, fd, off)?;
             } else {
                 let claimed = self.claim(addr..end)?;
+                self.forget_code(addr..end, fx);
                 if let Err(e) = host::mmap(addr, len, prot.host(), kept | libc::MAP_FIXED, fd, off) {
                     for g in claimed {
                         let _ = host::munmap(g.start, g.end - g.start);
                     }
                     return Err(e);
                 }
-                self.forget_code(addr..end, fx);
             }
             addr
         } else {
@@ -307,8 +310,19 @@ impl Space {
         Ok(at)
     }
 
-    fn note_sharing(&self, vma: Vma, fx: &mut Effects) {
-        fx.shared |= vma.shared && vma.prot.contains(Prot::WRITE);
+    /// A mapping came to be or changed its rights: others may watch its writes, or run what is written through it.
+    fn note_sharing(&mut self, vma: Vma, fx: &mut Effects) {
+        if !vma.shared || !vma.prot.contains(Prot::WRITE) {
+            return;
+        }
+        fx.shared = true;
+        if vma.file.is_none() || self.code.is_empty() {
+            return;
+        }
+        let same: Vec<_> = self.vmas.iter().filter(|(_, v)| v.shared && v.file == vma.file).map(|(r, _)| r).collect();
+        for r in same {
+            self.release(r, fx);
+        }
     }
 
     pub fn munmap(&mut self, fx: &mut Effects, addr: u64, len: u64) -> Result<(), Errno> {
@@ -351,10 +365,10 @@ impl Space {
                 break;
             }
             if vma.prot != prot {
-                host::mprotect(part.start, part.end - part.start, prot.host())?;
                 if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
                     self.forget_code(part.clone(), fx);
                 }
+                host::mprotect(part.start, part.end - part.start, prot.host())?;
                 self.note_sharing(Vma { prot, ..vma }, fx);
             }
             at = part.end;
@@ -409,6 +423,7 @@ impl Space {
                 self.munmap(fx, old + new_len, old_len - new_len)?;
             }
             let claimed = self.claim(target.clone())?;
+            self.forget_code(target.clone(), fx);
             let r = host::mremap(old, old_len.min(new_len), new_len, flags, new);
             if let Err(e) = r {
                 for g in claimed {
@@ -416,7 +431,6 @@ impl Space {
                 }
                 return Err(e);
             }
-            self.forget_code(target.clone(), fx);
             self.moved(old..old + old_len.min(new_len), target, vma, keep);
             return Ok(new);
         }
@@ -568,25 +582,49 @@ impl Space {
         self.code.range(page_of(r.start)..r.end).copied().collect()
     }
 
-    /// The bytes in `r` are about to change or have changed by a call: no page of it holds code any more. The caller
-    /// sets the host's protection itself.
+    /// The bytes in `r` are about to change by a call (or are gone from the map): no page of it holds code any more. The caller
+    /// then sets the host's protection itself.
     fn forget_code(&mut self, r: Range<u64>, fx: &mut Effects) {
+        self.release_aliases(r.clone(), fx);
         let pages = self.code_in(r.clone());
         if !pages.is_empty() {
-            self.recent = 1;
             for p in pages {
-                self.code.remove(&p);
+                self.forget_page(p);
             }
             fx.stale.push(r);
         }
+    }
+
+    /// Takes one page off the list, and gives write access back to its aliases.
+    fn forget_page(&mut self, page: u64) {
+        self.recent = 1;
+        self.code.remove(&page);
+        if self.aliases.is_empty() {
+            return;
+        }
+        let mine: Vec<u64> = self.aliases.iter().filter(|&(_, &code)| code == page).map(|(&a, _)| a).collect();
+        for a in mine {
+            self.aliases.remove(&a);
+            if let Some((_, vma)) = self.vmas.at(a) {
+                let _ = host::mprotect(a, PAGE, vma.prot.host());
+            }
+        }
+    }
+
+    /// What is written through the aliases in `r` is no code any more. Whether there were any.
+    fn release_aliases(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
+        let pages: Vec<u64> = self.aliases.range(page_of(r.start)..r.end.max(r.start)).map(|(_, &code)| code).collect();
+        for &p in &pages {
+            self.release(p..p + PAGE, fx);
+        }
+        !pages.is_empty()
     }
 
     /// As `forget_code`, and gives write access back on the host. Returns whether any page had lost it.
     pub fn release(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
         let mut any = false;
         for p in self.code_in(r.clone()) {
-            self.code.remove(&p);
-            self.recent = 1;
+            self.forget_page(p);
             fx.stale.push(p..p + PAGE);
             if let Some((_, vma)) = self.vmas.at(p)
                 && vma.prot.contains(Prot::WRITE)
@@ -594,12 +632,12 @@ impl Space {
                 any |= host::mprotect(p, PAGE, vma.prot.host()).is_ok();
             }
         }
-        any
+        any | self.release_aliases(r, fx)
     }
 
     /// As `release`, for code pages only the guest may write to. Used before the kernel writes to guest memory.
     pub fn release_writable(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
-        let mut any = false;
+        let mut any = self.release_aliases(r.clone(), fx);
         for p in self.code_in(r) {
             if self.vmas.at(p).is_some_and(|(_, v)| v.prot.contains(Prot::WRITE)) {
                 any |= self.release(p..p + PAGE, fx);
@@ -628,6 +666,30 @@ impl Space {
             }
         }
         self.recent = page;
+        self.watch_aliases(page) || {
+            self.forget_page(page);
+            false
+        }
+    }
+
+    /// Write-protects the other places that `page`, of a shared file mapping, can be written through.
+    fn watch_aliases(&mut self, page: u64) -> bool {
+        let Some((r, vma)) = self.vmas.at(page).filter(|(_, v)| v.shared && v.file.is_some()) else { return true };
+        let offset = vma.offset + (page - r.start);
+        let others: Vec<u64> = self
+            .vmas
+            .iter()
+            .filter(|(_, v)| v.shared && v.file == vma.file && v.prot.contains(Prot::WRITE))
+            .filter(|(o, v)| (v.offset..v.offset + (o.end - o.start)).contains(&offset))
+            .map(|(o, v)| o.start + (offset - v.offset))
+            .filter(|&a| a != page)
+            .collect();
+        for a in others {
+            if host::mprotect(a, PAGE, libc::PROT_READ).is_err() {
+                return false;
+            }
+            self.aliases.insert(a, page);
+        }
         true
     }
 
@@ -639,6 +701,9 @@ impl Space {
             Some((_, vma)) if vma.prot.contains(Prot::WRITE) => {
                 if self.code.contains(&page) {
                     return self.release(page..page + PAGE, fx);
+                }
+                if self.aliases.contains_key(&page) {
+                    return self.release_aliases(page..page + PAGE, fx);
                 }
                 // Another thread may have put it right between the fault and the lock.
                 false

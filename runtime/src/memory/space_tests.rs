@@ -152,3 +152,37 @@ fn mappings_that_grow_down() {
     assert!(access::write(at - PAGE, b"x").is_ok());
     assert!(!s.fault(at - PAGE - STACK_GUARD - 1, &mut fx));
 }
+
+/// A just-in-time compiler that maps its code twice, once to write and once to run.
+#[test]
+fn code_mapped_twice_is_watched_where_it_is_written() {
+    let (mut s, _) = space(7);
+    // SAFETY: makes a file that only this test knows.
+    let fd = unsafe { libc::memfd_create(c"code".as_ptr(), 0) };
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::ftruncate(fd, 0x3000) }, 0);
+    let mut fx = Effects::default();
+    let rx = libc::PROT_READ | libc::PROT_EXEC;
+    let run = s.mmap(&mut fx, 0, 0x3000, rx, libc::MAP_SHARED, fd, 0).expect("maps");
+    let write = s.mmap(&mut fx, 0, 0x2000, RW, libc::MAP_SHARED, fd, 0x1000).expect("maps");
+    assert!(s.watch(run + PAGE));
+    assert!(fx.stale.is_empty());
+    assert!(s.fault(write + 8, &mut fx));
+    assert_eq!(fx.stale, [run + PAGE..run + 2 * PAGE]);
+    assert_eq!(access::write(write, b"new"), Ok(()));
+    assert!(!s.fault(write + 8, &mut fx));
+    // A second writable view appears, or the first goes, after the code was translated.
+    for i in 0..3 {
+        assert!(s.watch(run + PAGE));
+        let mut fx = Effects::default();
+        match i {
+            0 => drop(s.mmap(&mut fx, 0, PAGE, RW, libc::MAP_SHARED, fd, 0x1000).expect("maps")),
+            1 => s.mprotect(&mut fx, write, PAGE, libc::PROT_READ).expect("changes"),
+            _ => s.mprotect(&mut fx, write, PAGE, RW).expect("changes"),
+        }
+        assert_eq!(fx.stale, [run + PAGE..run + 2 * PAGE], "{i}");
+        assert!(i == 1 || access::write(write, b"newer").is_ok());
+    }
+    // SAFETY: this test's own descriptor.
+    unsafe { libc::close(fd) };
+}
