@@ -26,6 +26,7 @@ mod imp {
     use crate::memory::{self, access};
     use crate::signal::a64;
     use crate::signal::host::{KICK, KICK_VALUE, SYNCHRONOUS, SyncFault, die, host_mask};
+    use crate::signal::split;
     use crate::state::{CpuState, nzcv};
     use crate::thread::{self, Thread, pending};
 
@@ -233,6 +234,16 @@ mod imp {
                 }
             },
             libc::SIGBUS if si_code == BUS_ADRALN && mended(t, c) => {}
+            libc::SIGBUS if si_code == BUS_ADRALN => {
+                // SAFETY: the interrupted pc is in the cache, whose words can be read.
+                let word = unsafe { (c.pc as *const u32).read_volatile() };
+                let Some(access) = split::decode(word) else { return unexplained(signal, addr, c) };
+                match split::carry_out(access, &mut c.regs, &mut t.host.exclusive, addr) {
+                    Ok(()) => c.pc += 4,
+                    // The address is bad in another way, which the host looks at later.
+                    Err(code) => in_code(t, libc::SIGSEGV, code, addr, c),
+                }
+            }
             libc::SIGSEGV | libc::SIGBUS => {
                 let shadow = &mut c.regs[crate::abi::SHADOW as usize];
                 if let Some(p) = t.host.shadow.fault(addr, *shadow) {

@@ -61,6 +61,8 @@ pub struct HostSignals {
     pub(crate) shadow: Shadow,
     pub(crate) tgid: i32,
     stopped: Option<Stopped>,
+    /// The unaligned exclusive load whose store is still to come.
+    pub(crate) exclusive: super::split::Exclusive,
 }
 
 impl Default for HostSignals {
@@ -76,6 +78,7 @@ impl Default for HostSignals {
             shadow: Shadow::default(),
             tgid: 0,
             stopped: None,
+            exclusive: super::split::Exclusive::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod crash;
 pub mod frame;
 pub mod handler;
 pub mod host;
+pub mod split;
 pub mod table;
 
 use crate::memory;
