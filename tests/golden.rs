@@ -24,7 +24,7 @@ use xrun::Translator;
 use xrun::facts::Facts;
 use xrun::guest::Region;
 use xrun::host::HostFeatures;
-use xrun_runtime::engine::{GuestCode, Ordering, Request, Translation};
+use xrun_runtime::engine::{Extent, GuestCode, Ordering, Request, Translation};
 
 /// The code under test.
 const AT: u64 = 0x40_0000;
@@ -96,8 +96,8 @@ fn translate(t: &Test, host: HostFeatures) -> Output {
     };
     let guest = Guest { code, after };
     let ordering = if t.tso { Ordering::Tso } else { Ordering::Plain };
-    let request = Request { pc: AT, ordering, single: false };
-    let region = Region::find(AT, false, &guest).expect("there is code");
+    let request = Request { pc: AT, ordering, extent: Extent::Loop };
+    let region = Region::find(AT, Extent::Loop, &guest).expect("there is code");
     let facts = Facts::of(&region, &guest);
     let made = Translator { host }.lower(&region, &facts, request);
     render(&region, &made, AT + t.code.len() as u64)

@@ -76,7 +76,7 @@ fn this_cpu_does_what_was_recorded() {
 fn translations_do_what_was_recorded() {
     use truth::translated::{Mode, Translated};
     let mut translated = Translated::new().expect("the fixed addresses");
-    for mode in [Mode::Regions, Mode::Single] {
+    for mode in (0..Mode::COUNT).map(Mode::from_number) {
         println!("{mode:?}");
         let result = replay(|case| {
             let o = translated.run(case, mode);

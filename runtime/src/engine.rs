@@ -24,8 +24,11 @@ pub enum Ordering {
     /// Nobody else can look (one thread, no shared writable mapping), or the host itself orders like x86.
     #[default]
     Plain,
-    /// Loads acquire, stores release, locked operations full barriers.
+    /// Loads acquire, stores release, locked operations full barriers. Accesses that are not aligned may fault (SIGBUS, BUS_ADRALN).
     Tso,
+    /// As `Tso`, with plain loads and stores between barriers, and locked operations that look at their alignment: for code
+    /// that was seen to make unaligned accesses. A locked operation that is not aligned is then not atomic.
+    Fenced,
 }
 
 /// How much to translate at once. Tiers differ in this and in what it lets the facts see, never in semantics.

@@ -8,7 +8,7 @@ use super::alu::{Arith, Src, compute};
 use super::cx::{Cx, Ext, Nzcv, Place, pinned, sz};
 use super::{Decline, Lowered};
 use crate::emit::int::{Dmb, Lse};
-use crate::emit::{Addr, Cond, Sz, X, ZR};
+use crate::emit::{Addr, Cond, Label, Sz, X, ZR};
 use crate::guest::Flags;
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
@@ -26,7 +26,7 @@ rows! { "atomic";
 impl<'a> Cx<'a> {
     /// The barrier after an exclusive loop or a failed compare-and-swap.
     fn barrier(&mut self) {
-        if self.ordering == Ordering::Tso {
+        if self.ordering != Ordering::Plain {
             self.m.dmb(Dmb::Ish);
         }
     }
@@ -34,7 +34,8 @@ impl<'a> Cx<'a> {
     /// Atomically replaces the `bytes` at `at` by `op` of them and `s`; the old value, zero-extended, comes back in a scratch register.
     /// NZCV is left alone.
     pub fn atomic(&mut self, op: Lse, bytes: u32, s: X, at: Addr) -> X {
-        if self.host.lse {
+        self.access();
+        if self.host.lse && self.ordering != Ordering::Fenced {
             let n = self.addr_reg(at);
             let old = self.tmp();
             // Never XZR as the destination: that form does not acquire (Arm ARM, LDADD).
@@ -52,25 +53,65 @@ impl<'a> Cx<'a> {
 
     /// As [`Cx::atomic`], for any function: `f(cx, new, old)` emits it, without changing NZCV, PF or AF and without memory accesses.
     pub fn atomic_loop(&mut self, bytes: u32, at: Addr, f: impl FnOnce(&mut Cx<'a>, X, X)) -> X {
+        self.access();
         let n = self.addr_reg(at);
-        let (old, new) = (self.tmp(), self.tmp());
+        let old = self.tmp();
+        let kept = self.tmp;
+        let new = self.tmp();
         let again = self.m.label();
         self.m.bind(again);
-        self.m.ldaxr(bytes, old, n);
+        self.exclusive_load(bytes, old, n);
         f(self, new, old);
-        self.m.stlxr(bytes, crate::isa::cx::LINK, new, n);
-        self.m.cbnz(Sz::W, crate::isa::cx::LINK, again);
+        self.exclusive_store(bytes, crate::isa::cx::LINK, new, n, again);
         self.barrier();
+        self.tmp = kept;
         old
+    }
+
+    /// LDAXR; when unaligned addresses are expected, a plain load for those, which an exclusive one does not take. Uses LINK.
+    fn exclusive_load(&mut self, bytes: u32, d: X, n: X) {
+        self.if_aligned(bytes, n, |cx| cx.m.ldaxr(bytes, d, n), |cx| cx.m.ldr(bytes, d, Addr::Off(n, 0)));
+    }
+
+    /// STLXR and back to `again` when it failed; else as [`Cx::exclusive_load`]. `status` may be LINK.
+    fn exclusive_store(&mut self, bytes: u32, status: X, v: X, n: X, again: Label) {
+        self.if_aligned(
+            bytes,
+            n,
+            |cx| {
+                cx.m.stlxr(bytes, status, v, n);
+                cx.m.cbnz(Sz::W, status, again);
+            },
+            |cx| {
+                cx.m.dmb(Dmb::Ish);
+                cx.m.str(bytes, v, Addr::Off(n, 0));
+            },
+        );
+    }
+
+    fn if_aligned(&mut self, bytes: u32, n: X, yes: impl FnOnce(&mut Self), no: impl FnOnce(&mut Self)) {
+        if self.ordering != Ordering::Fenced || bytes == 1 {
+            return yes(self);
+        }
+        let (odd, done) = (self.m.label(), self.m.label());
+        let t = crate::isa::cx::LINK;
+        self.m.and_imm(Sz::X, t, n, u64::from(bytes - 1));
+        self.m.cbnz(Sz::X, t, odd);
+        yes(self);
+        self.m.b(done);
+        self.m.bind(odd);
+        no(self);
+        self.m.bind(done);
     }
 
     /// Stores `new` at `[n]` if the `bytes` there equal the low part of `expected`; what was there comes back zero-extended. NZCV is that of comparing
     /// `expected` with it for 4 and 8 bytes, and only tells EQ from NE for 1 and 2.
     fn compare_and_swap(&mut self, bytes: u32, expected: X, new: X, n: X) -> X {
+        self.access();
         let old = self.tmp();
         let size = sz(bytes);
         let narrow = bytes < 4;
-        if self.host.lse {
+        if self.host.lse && self.ordering != Ordering::Fenced {
             self.m.mov(size, old, expected);
             self.m.casal(bytes, old, new, n);
             if narrow {
@@ -78,7 +119,7 @@ impl<'a> Cx<'a> {
             } else {
                 self.m.subs(size, ZR, expected, old);
             }
-            if self.ordering == Ordering::Tso {
+            if self.ordering != Ordering::Plain {
                 let back = self.m.label();
                 let failed = self.cold(move |cx| {
                     cx.m.dmb(Dmb::Ish);
@@ -91,18 +132,16 @@ impl<'a> Cx<'a> {
         }
         let again = self.m.label();
         self.m.bind(again);
-        self.m.ldaxr(bytes, old, n);
+        self.exclusive_load(bytes, old, n);
         if narrow {
             self.m.cmp_ext(Sz::W, old, expected, bytes, false);
         } else {
             self.m.subs(size, ZR, expected, old);
         }
         // x86 writes the old value back when they differ, so a page that cannot be written faults either way.
-        let t = crate::isa::cx::LINK;
+        let t = self.tmp();
         self.m.csel(size, t, new, old, Cond::Eq);
-        let status = self.tmp();
-        self.m.stlxr(bytes, status, t, n);
-        self.m.cbnz(Sz::W, status, again);
+        self.exclusive_store(bytes, crate::isa::cx::LINK, t, n, again);
         self.barrier();
         old
     }
@@ -195,7 +234,11 @@ fn cmpxchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             cx.m.subs(size, ZR, rax, old);
         }
         let t = cx.tmp();
-        cx.m.csel(size, t, new, old, Cond::Eq);
+        // Not equal: the register is left alone, its upper half included.
+        cx.m.mov(Sz::X, t, v);
+        let d = cx.tmp();
+        cx.m.mov(size, d, new);
+        cx.m.csel(Sz::X, t, d, t, Cond::Eq);
         replace = Some(t);
     }
     // The accumulator afterwards. Equal: RAX is left alone, the upper half included.
@@ -211,8 +254,10 @@ fn cmpxchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         // The accumulator is about to change: nothing may be left to be derived from it.
         cx.store_pa(live);
     }
-    if let Some(t) = replace {
-        cx.set(dst, t);
+    match (replace, dst) {
+        (Some(t), Place::Reg { x, bytes: 4, .. }) => cx.m.mov(Sz::X, x, t),
+        (Some(t), _) => cx.set(dst, t),
+        (None, _) => {}
     }
     match dst {
         // Compared with itself: equal.
@@ -248,22 +293,42 @@ fn cmpxchg8b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     cx.m.mov(Sz::W, new, rbx);
     cx.m.bfi(Sz::X, new, rcx, 32, 32);
     cx.settle();
-    let keep = cx.live_out().difference(Flags::Z).intersects(Flags::NZCV);
-    let saved = keep.then(|| {
-        let t = cx.tmp();
-        cx.m.mrs_nzcv(t);
-        t
-    });
-    let old = cx.compare_and_swap(8, expected, new, n);
-    cx.m.mov(Sz::W, new, old);
-    cx.m.csel(Sz::X, rax, rax, new, Cond::Eq);
-    cx.m.lsr(Sz::X, new, old, 32);
-    cx.m.csel(Sz::X, rdx, rdx, new, Cond::Eq);
-    cx.m.eor(Sz::X, old, old, expected);
-    if let Some(t) = saved {
-        cx.m.msr_nzcv(t);
-    }
-    set_z(cx, old);
+    let diff = cx.tmp();
+    let old = if cx.host.lse && cx.ordering != Ordering::Fenced {
+        let old = cx.tmp();
+        cx.access();
+        cx.m.mov(Sz::X, old, expected);
+        cx.m.casal(8, old, new, n);
+        cx.m.eor(Sz::X, diff, old, expected);
+        if cx.ordering != Ordering::Plain {
+            let back = cx.m.label();
+            let failed = cx.cold(move |cx| {
+                cx.m.dmb(Dmb::Ish);
+                cx.m.b(back);
+            });
+            cx.m.cbnz(Sz::X, diff, failed);
+            cx.m.bind(back);
+        }
+        old
+    } else {
+        // NZCV stays the guest's until the store is done: it may fault.
+        cx.atomic_loop(8, at, |cx, v, old| {
+            let store = cx.m.label();
+            cx.m.eor(Sz::X, diff, old, expected);
+            cx.m.mov(Sz::X, v, old);
+            cx.m.cbnz(Sz::X, diff, store);
+            cx.m.mov(Sz::X, v, new);
+            cx.m.bind(store);
+        })
+    };
+    // Equal: the halves are left alone, their upper halves included.
+    let (done, t) = (cx.m.label(), cx.tmp());
+    cx.m.cbz(Sz::X, diff, done);
+    cx.m.mov(Sz::W, rax, old);
+    cx.m.lsr(Sz::X, t, old, 32);
+    cx.m.mov(Sz::X, rdx, t);
+    cx.m.bind(done);
+    set_z(cx, diff);
     Ok(())
 }
 
@@ -292,7 +357,7 @@ fn cmpxchg16b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         cx.m.eor(Sz::X, diff, lo, rax);
         cx.m.eor(Sz::X, new_lo, hi, rdx);
         cx.m.orr(Sz::X, diff, diff, new_lo);
-        if cx.ordering == Ordering::Tso {
+        if cx.ordering != Ordering::Plain {
             let back = cx.m.label();
             let failed = cx.cold(move |cx| {
                 cx.m.dmb(Dmb::Ish);

@@ -363,18 +363,17 @@ fn rotate_carry(cx: &mut Cx<'_>, i: &Instruction, left: bool) -> Lowered {
             let a = cx.get(dst, Ext::Zero);
             let c = cx.save_carry();
             let (r, n, t) = (cx.tmp(), cx.tmp(), cx.tmp());
+            let steps = cx.tmp();
             cx.m.mov(size, r, a);
             cx.m.and_imm(Sz::W, n, pinned(RCX), u64::from(count_mask(bytes)));
             if bytes < 4 {
                 // Modulo 9 or 17.
-                let (m, q) = (cx.tmp(), cx.tmp());
-                cx.m.movz(Sz::W, m, bits as u16 + 1, 0);
-                cx.m.udiv(Sz::W, q, n, m);
-                cx.m.msub(Sz::W, n, q, m, n);
+                cx.m.movz(Sz::W, steps, bits as u16 + 1, 0);
+                cx.m.udiv(Sz::W, t, n, steps);
+                cx.m.msub(Sz::W, n, t, steps, n);
             }
             // One bit at a time: this form is rare.
             let (again, stored) = (cx.m.label(), cx.m.label());
-            let steps = cx.tmp();
             cx.m.mov(Sz::W, steps, n);
             cx.m.cbz(Sz::W, n, stored);
             cx.m.bind(again);

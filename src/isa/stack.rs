@@ -2,6 +2,7 @@
 
 use super::cx::{Cx, Ext, Place, pinned};
 use super::{Decline, Lowered};
+use crate::emit::int::Dmb;
 use crate::emit::{Addr, Sz, X, ZR};
 use crate::guest::Flags;
 use crate::rows;
@@ -26,6 +27,9 @@ impl Cx<'_> {
     pub fn push(&mut self, v: X, rsp: X) {
         if self.ordering == Ordering::Plain {
             self.m.str_pre(8, v, rsp, -8);
+        } else if self.ordering == Ordering::Fenced {
+            self.m.dmb(Dmb::Ishst);
+            self.m.str_pre(8, v, rsp, -8);
         } else if self.host.lrcpc2 {
             self.m.stlur(8, v, rsp, -8);
             self.m.sub_imm(Sz::X, rsp, rsp, 8);
@@ -41,6 +45,9 @@ impl Cx<'_> {
     pub fn pop(&mut self, d: X, rsp: X) {
         if self.ordering == Ordering::Plain {
             self.m.ldr_post(8, d, rsp, 8);
+        } else if self.ordering == Ordering::Fenced {
+            self.m.ldr_post(8, d, rsp, 8);
+            self.m.dmb(Dmb::Ishld);
         } else {
             self.load(8, d, Addr::Off(rsp, 0));
             self.m.add_imm(Sz::X, rsp, rsp, 8);

@@ -181,7 +181,7 @@ fn repeat(cx: &mut Cx<'_>, i: &Instruction, f: &Form, segment: bool) {
         let pattern = cx.vtmp();
         cx.m.dup_all(f.bytes, pattern, pinned(RAX));
     }
-    if wide && cx.ordering == Ordering::Tso {
+    if wide && cx.ordering != Ordering::Plain {
         cx.m.dmb(Dmb::Ishst);
     }
     cx.m.bind(again);
@@ -238,7 +238,7 @@ fn blocks(cx: &mut Cx<'_>, f: &Form, again: crate::emit::Label) -> X {
     if f.op == Op::Movs {
         let (a, b) = (cx.vtmp(), cx.vtmp());
         cx.m.ldp_q(a, b, rsi, 0);
-        if cx.ordering == Ordering::Tso {
+        if cx.ordering != Ordering::Plain {
             cx.m.dmb(Dmb::Ishld);
         }
         cx.m.stp_q_post(a, b, rdi, BLOCK as i32);

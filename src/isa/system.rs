@@ -172,7 +172,7 @@ fn write_base(cx: &mut Cx<'_>, i: &Instruction, offset: usize) -> Lowered {
 }
 
 fn fence(cx: &mut Cx<'_>, kind: Dmb) -> Lowered {
-    if cx.ordering == Ordering::Tso {
+    if cx.ordering != Ordering::Plain {
         cx.m.dmb(kind);
     }
     Ok(())

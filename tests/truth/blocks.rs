@@ -3,7 +3,7 @@
 
 use super::forms::{self, Pointers};
 use super::mask::{self, Undefined};
-use super::state::State;
+use super::state::{Outcome, State};
 use super::{CODE_MAX, START, WINDOW, values};
 use fastrand::Rng;
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
@@ -118,10 +118,21 @@ impl Program {
         if (0..n).any(bad) { None } else { Some(before) }
     }
 
-    /// The undefined bits of an outcome that ended at `rip`.
-    pub fn undefined_at(&self, state: &State, assembled: &Assembled, rip: u64) -> Option<Undefined> {
+    /// The undefined bits of an outcome.
+    pub fn undefined_at(&self, state: &State, assembled: &Assembled, outcome: &Outcome) -> Option<Undefined> {
+        let rip = outcome.state.rip;
+        let fault = outcome.fault.is_some_and(|f| matches!(f.signal, 7 | 8 | 11));
         let before = self.undefined(state)?;
         let mut u = Undefined::default();
+        // At a fault, flags that no later instruction could have read may be gone, and so may those that a read-modify-write
+        // instruction would have overwritten when its write faults after its read: going on from there cannot tell.
+        if fault {
+            let at = assembled.starts.iter().position(|&s| s == rip).and_then(|k| self.items.get(k));
+            u.flags = match at {
+                Some(item) if self.items.len() == 1 => mask::written(&item.instruction),
+                _ => mask::STATUS,
+            };
+        }
         for (k, &start) in assembled.starts.iter().enumerate() {
             // A trap leaves rip behind the instruction, a fault on it; both neighbours' bits are left out.
             if start == rip {

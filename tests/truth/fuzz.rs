@@ -22,6 +22,7 @@ struct Options {
     cases: Option<u64>,
     seed: u64,
     case: Option<u64>,
+    mode: Option<u8>,
     single: bool,
     blocks: bool,
     only: Vec<String>,
@@ -39,6 +40,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         cases: None,
         seed: clock,
         case: None,
+        mode: None,
         single: true,
         blocks: true,
         only: Vec::new(),
@@ -57,6 +59,7 @@ fn options(args: &[String]) -> Result<Options, String> {
             "--cases" => o.cases = Some(number(value()?)?),
             "--seed" => o.seed = number(value()?)?,
             "--case" => o.case = Some(number(value()?)?),
+            "--mode" => o.mode = Some(number(value()?)? as u8),
             "--single" => o.blocks = false,
             "--blocks" => o.single = false,
             "--only" => o.only = value()?.split(',').map(str::to_lowercase).collect(),
@@ -78,6 +81,8 @@ struct Server {
     child: Child,
     to: ChildStdin,
     from: ChildStdout,
+    /// How the next cases are translated (see `translated::Mode`).
+    mode: u8,
 }
 
 impl Server {
@@ -92,18 +97,20 @@ impl Server {
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("no pipes to the server".into());
         };
-        Ok(Self { command, name: name.into(), child, to, from })
+        Ok(Self { command, name: name.into(), child, to, from, mode: 0 })
     }
 
     fn restart(&mut self) -> Result<std::process::ExitStatus, String> {
         let _ = self.child.kill();
         let status = self.child.wait().map_err(|e| e.to_string())?;
+        let mode = self.mode;
         *self = Self::start(&self.name.clone(), self.command.clone())?;
+        self.mode = mode;
         Ok(status)
     }
 
     fn send(&mut self, kind: u8, case: &Case) -> std::io::Result<()> {
-        let mut m = vec![kind];
+        let mut m = vec![kind | self.mode << 1];
         m.extend_from_slice(&(case.code.len() as u32).to_le_bytes());
         m.extend_from_slice(&case.code);
         Wire::put_state(&mut m, &case.state);
@@ -179,7 +186,7 @@ fn disagreement(
     let Some(assembled) = program.assemble() else { return Ok(None) };
     let case = Case { code: assembled.code.clone(), state: s.clone() };
     let expected = native.run(&case);
-    let Some(undefined) = program.undefined_at(s, &assembled, expected.state.rip) else { return Ok(None) };
+    let Some(undefined) = program.undefined_at(s, &assembled, &expected) else { return Ok(None) };
     let got = server.run(std::slice::from_ref(&case))?.remove(0);
     if matches!(&got, Ok(o) if o.fault.is_some_and(|f| f.signal == state::UNSUPPORTED)) {
         return Ok(None);
@@ -314,12 +321,13 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         }
         let turns = servers.len();
         let server = &mut servers[turn % turns];
+        server.mode = o.mode.unwrap_or((turn / turns % 4) as u8);
         turn += 1;
         let cases: Vec<Case> = batch.iter().map(|b| b.4.clone()).collect();
         let results = server.run(&cases)?;
         for ((number, program, s, assembled, case, family), got) in batch.into_iter().zip(results) {
             let expected = native.run(&case);
-            let Some(undefined) = program.undefined_at(&s, &assembled, expected.state.rip) else { continue };
+            let Some(undefined) = program.undefined_at(&s, &assembled, &expected) else { continue };
             let t = tally.entry(family).or_default();
             if let Ok(got) = &got
                 && got.fault.is_some_and(|f| f.signal == state::UNSUPPORTED)
@@ -348,7 +356,13 @@ pub fn main(args: &[String]) -> Result<bool, String> {
             if !seen.insert(shape(&program)) {
                 continue;
             }
-            println!("\n=== difference {} on {}: --seed {} --case {number}", seen.len(), server.name, o.seed);
+            println!(
+                "\n=== difference {} on {}, mode {}: --seed {} --case {number}",
+                seen.len(),
+                server.name,
+                server.mode,
+                o.seed
+            );
             let recorded = report(&program, &f, server)?;
             if let Some(path) = &o.save {
                 let mut file = std::fs::OpenOptions::new()

@@ -76,7 +76,7 @@ pub fn record(native: &mut Native, program: &Program, state: State, name: String
     let effect = |s: &State, o: &Outcome| {
         let mut before = s.clone();
         before.rip = 0;
-        let undefined = program.undefined_at(s, &assembled, o.state.rip)?;
+        let undefined = program.undefined_at(s, &assembled, o)?;
         let mut after = o.state.clone();
         after.flags = (after.flags & !undefined.flags) | (before.flags & undefined.flags);
         after.fsw = (after.fsw & !undefined.fsw) | (before.fsw & undefined.fsw);
@@ -88,7 +88,7 @@ pub fn record(native: &mut Native, program: &Program, state: State, name: String
         effect(s, &o).as_ref() == Some(&want)
     });
     let (case, outcome) = run(native, &simple);
-    let undefined = program.undefined_at(&simple, &assembled, outcome.state.rip)?;
+    let undefined = program.undefined_at(&simple, &assembled, &outcome)?;
     let asm = text::disassemble(&case.code, crate::truth::START).join("; ");
     Some(Recorded { name, asm, case, outcome, undefined })
 }

@@ -1,8 +1,8 @@
 //! The AArch64 half of the comparison: reads cases from standard input, runs each through the translator, writes outcomes to
 //! standard output. Ends when the input does. A case that runs for ten seconds of CPU time ends the process by SIGVTALRM.
 //!
-//! A request is a byte that says what is wanted (bit 0: a listing instead of the outcome; bit 1: one region an
-//! instruction), the length of the code as a u32, the code and the state.
+//! A request is a byte that says what is wanted (bit 0: a listing instead of the outcome; the rest: the
+//! [`Mode`]), the length of the code as a u32, the code and the state.
 
 use crate::truth::state::{Case, STATE_BYTES, Wire};
 use crate::truth::translated::{Mode, Translated};
@@ -25,7 +25,7 @@ pub fn main() -> Result<bool, String> {
         input.read_exact(&mut code).and_then(|()| input.read_exact(&mut state)).map_err(|e| e.to_string())?;
         let state = Wire::state(&mut state.as_slice()).ok_or("short state")?;
         let case = Case { code, state };
-        let mode = if head[0] & 2 != 0 { Mode::Single } else { Mode::Regions };
+        let mode = Mode::from_number(head[0] >> 1);
         let mut reply = Vec::new();
         if head[0] & 1 == 0 {
             watch(10);

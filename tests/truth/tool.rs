@@ -21,6 +21,7 @@ usage: truth record DIR [--cases N]            record fixtures for every instruc
          --cpus A,B,..   CPU models to emulate (default: cortex-a72,neoverse-n1,neoverse-v1,max)
          --time SECONDS  how long (default 20)   --cases N   or how many cases
          --seed N        (default: from the clock)   --case N  only this case of the seed
+         --mode N        0 whole regions, 1 one instruction each; +2 ordered accesses (default: all in turn)
          --single, --blocks   only single instructions, or only blocks
          --only TEXT     only forms whose name contains TEXT (several, by commas)
          --failures N    stop after so many different failures (default 10)

@@ -16,7 +16,9 @@ use xrun::guest::Region;
 use xrun::host::HostFeatures;
 use xrun::listing::Stage;
 use xrun_runtime::code::arena::{self, Arena, NEVER};
-use xrun_runtime::engine::{self, Engine, ExitReason, FlagForm, GuestCode, Request, TranslateError, Translation, Trap};
+use xrun_runtime::engine::{
+    self, Engine, ExitReason, Extent, FlagForm, GuestCode, Request, TranslateError, Translation, Trap,
+};
 use xrun_runtime::state::{CpuState, Eflags, X87Reg, nzcv};
 use xrun_runtime::thread::Thread;
 use xrun_runtime::{abi, enter, helpers};
@@ -24,18 +26,35 @@ use xrun_runtime::{abi, enter, helpers};
 const ARENA: usize = 1 << 20;
 const INT3: u8 = 0xcc;
 
-/// How a case is cut into regions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Regions,
+/// Set by the signal handler: the translation met an unaligned access it cannot make.
+static UNALIGNED: AtomicBool = AtomicBool::new(false);
+
+/// How a case is translated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
     /// One region an instruction, so that every fact about flags crosses an edge.
-    Single,
+    pub single: bool,
+    pub ordering: engine::Ordering,
+}
+
+impl Mode {
+    /// Every way to translate, numbered for the pipe: bit 0 for `single`, the rest for the ordering.
+    pub const COUNT: u8 = 4;
+
+    fn extent(self) -> Extent {
+        if self.single { Extent::Single } else { Extent::Loop }
+    }
+
+    pub fn from_number(n: u8) -> Mode {
+        Mode { single: n & 1 != 0, ordering: if n & 2 != 0 { engine::Ordering::Tso } else { engine::Ordering::Plain } }
+    }
 }
 
 /// The translator, set up to run cases. There is one per process.
 pub struct Translated {
     thread: Box<Thread>,
     engine: Translator,
+    ordering: engine::Ordering,
     arena: u64,
     used: usize,
     shadow: Vec<u64>,
@@ -79,10 +98,6 @@ impl GuestCode for Mapped {
     }
 }
 
-fn request(pc: u64, mode: Mode) -> Request {
-    Request { pc, ordering: engine::Ordering::Plain, single: mode == Mode::Single }
-}
-
 fn map(addr: u64, len: usize, prot: i32) -> Result<u64, String> {
     let fixed = if addr == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed;
@@ -113,6 +128,7 @@ impl Translated {
         Ok(Self {
             thread: Thread::new(CpuState::default()),
             engine: Translator { host },
+            ordering: engine::Ordering::Plain,
             arena,
             used: 0,
             shadow: vec![0; 0x4000],
@@ -121,8 +137,19 @@ impl Translated {
         })
     }
 
-    /// Runs `case`.
+    /// Runs `case`; once more, from the start, with code for unaligned accesses when it makes one that the host does not take.
     pub fn run(&mut self, case: &Case, mode: Mode) -> Outcome {
+        self.ordering = mode.ordering;
+        UNALIGNED.store(false, Ordering::Relaxed);
+        let o = self.run_once(case, mode);
+        if !UNALIGNED.load(Ordering::Relaxed) {
+            return o;
+        }
+        self.ordering = engine::Ordering::Fenced;
+        self.run_once(case, mode)
+    }
+
+    fn run_once(&mut self, case: &Case, mode: Mode) -> Outcome {
         let end = START + case.code.len() as u64;
         self.load(case);
         self.used = 0;
@@ -177,19 +204,23 @@ impl Translated {
         self.run(case, mode);
         let mut s = String::new();
         for (pc, _) in &self.regions {
-            let Ok(region) = Region::find(*pc, mode == Mode::Single, &Mapped) else { continue };
+            let Ok(region) = Region::find(*pc, mode.extent(), &Mapped) else { continue };
             let facts = Facts::of(&region, &Mapped);
-            let t = self.engine.lower(&region, &facts, request(*pc, mode));
+            let t = self.engine.lower(&region, &facts, self.request(*pc, mode));
             s += &xrun::listing::region(Stage::Host, &region, &facts, &t);
         }
         s
+    }
+
+    fn request(&self, pc: u64, mode: Mode) -> Request {
+        Request { pc, ordering: self.ordering, extent: mode.extent() }
     }
 
     fn region(&mut self, pc: u64, mode: Mode) -> Result<u64, TranslateError> {
         if let Some(r) = self.regions.iter().find(|r| r.0 == pc) {
             return Ok(r.1);
         }
-        let t = self.engine.translate(request(pc, mode), &Mapped)?;
+        let t = self.engine.translate(self.request(pc, mode), &Mapped)?;
         let bytes = t.words.len() * 4;
         assert!(self.used + bytes <= ARENA, "a case fills the arena");
         let base = self.arena + self.used as u64;
@@ -341,7 +372,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
             });
             vectors(c, cpu);
         } else if cpu.helper_return != 0
-            && let Some(mark) = find((cpu.helper_return & !1) - 4)
+            && let Some(mark) = find((cpu.helper_return & !3) - 4)
         {
             rip = mark.guest;
             if cpu.helper_return & 1 != 0 {
@@ -354,6 +385,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
         }
         cpu.rip = rip;
         let addr = (*info).si_addr() as u64;
+        const BUS_ADRALN: i32 = 1;
+        if signal == libc::SIGBUS && (*info).si_code == BUS_ADRALN {
+            UNALIGNED.store(true, Ordering::Relaxed);
+        }
         let canonical = (addr as i64) << 16 >> 16 == addr as i64;
         let fault = if signal == libc::SIGSEGV && !canonical {
             trap_signal(Trap::GeneralProtection, rip)

@@ -27,6 +27,7 @@ pub use arena::NEVER;
 use arena::{Arena, probe};
 use cache::Cache;
 pub use cache::{Mended, Stats, Trapped};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,6 +37,8 @@ static PLACES: OnceLock<Places> = OnceLock::new();
 static ORDERED: AtomicBool = AtomicBool::new(false);
 /// Advances when the cache is emptied: host addresses from before are void.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
+/// Guest instructions that made an unaligned access that must be ordered or atomic. Never many: each costs a signal and a translation.
+static UNALIGNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 /// Not 0 while [`flush`] wants all threads out.
 static STOPPING: AtomicU32 = AtomicU32::new(0);
 /// Held by the thread that empties the cache.
@@ -187,13 +190,15 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
         tries += 1;
         let generation = crate::memory::generation();
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
-        let request = Request { pc, ordering, extent };
         let single = extent == Extent::Single;
-        let t = if single {
-            engine.translate(request, &Unwatched)
-        } else {
-            engine.translate(request, &crate::memory::Code)
-        }?;
+        let make = |ordering| {
+            let request = Request { pc, ordering, extent };
+            if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &crate::memory::Code) }
+        };
+        let mut t = make(ordering)?;
+        if has_unaligned(&t.depends) {
+            t = make(Ordering::Fenced)?;
+        }
         if t.words.is_empty() {
             return Err(TranslateError::Fetch(pc));
         }
@@ -229,6 +234,26 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
 /// or their protection changed, also in a fault handler.
 pub fn invalidate(range: Range<u64>) {
     with(|c| c.invalidate(&range));
+}
+
+fn unaligned() -> MutexGuard<'static, BTreeSet<u64>> {
+    UNALIGNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn has_unaligned(made_from: &[Range<u64>]) -> bool {
+    let set = unaligned();
+    !set.is_empty() && made_from.iter().any(|r| set.range(r.clone()).next().is_some())
+}
+
+/// The guest instruction at `rip` made an unaligned access the host does not take: its region is made anew with [`Ordering::Fenced`]. Only for the
+/// fault handler that interrupted translated code. False when that was done before and the region is alive: it does not help.
+pub fn note_unaligned(rip: u64, host_pc: u64) -> bool {
+    let new = unaligned().insert(rip);
+    if !new && !is_dead(host_pc) {
+        return false;
+    }
+    invalidate(rip..rip + 1);
+    true
 }
 
 /// From now on translated code orders memory accesses as x86 does. Only while no other thread runs guest code.
@@ -326,11 +351,12 @@ pub fn free_tail(at: u64) {
 /// Holds the cache's locks across fork, so that the child gets them free.
 pub struct ForkGuard {
     _flushing: MutexGuard<'static, ()>,
+    _unaligned: MutexGuard<'static, BTreeSet<u64>>,
     _cache: MutexGuard<'static, Option<Cache>>,
 }
 
 /// See [`ForkGuard`].
 pub fn fork_guard() -> ForkGuard {
     let flushing = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
-    ForkGuard { _flushing: flushing, _cache: lock() }
+    ForkGuard { _flushing: flushing, _unaligned: unaligned(), _cache: lock() }
 }

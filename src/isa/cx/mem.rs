@@ -14,7 +14,7 @@ impl Cx<'_> {
         let disp = i.memory_displacement64() as i64;
         let seg = i.segment_prefix();
         let wide = i.memory_base().size() != 4 && i.memory_index().size() != 4;
-        let plain = self.ordering == Ordering::Plain;
+        let plain = self.ordering != Ordering::Tso;
         if seg != Register::FS && seg != Register::GS && wide {
             let base = gpr(i.memory_base()).map(|g| g.0);
             let index = gpr(i.memory_index()).map(|g| g.0);
@@ -151,8 +151,13 @@ impl Cx<'_> {
 
     /// A guest load of `bytes` (1, 2, 4, 8), zero-extended to 64 bits, ordered as x86 orders loads.
     pub fn load(&mut self, bytes: u32, d: X, at: Addr) {
+        self.access();
         if self.ordering == Ordering::Plain {
             return self.m.ldr(bytes, d, at);
+        }
+        if self.ordering == Ordering::Fenced {
+            self.m.ldr(bytes, d, at);
+            return self.m.dmb(Dmb::Ishld);
         }
         if self.host.lrcpc2
             && let Addr::Off(n, off) = at
@@ -171,6 +176,7 @@ impl Cx<'_> {
 
     /// As [`Cx::load`], sign-extended to `to`.
     pub fn load_signed(&mut self, bytes: u32, to: Sz, d: X, at: Addr) {
+        self.access();
         if self.ordering == Ordering::Plain {
             return self.m.ldrs(bytes, to, d, at);
         }
@@ -180,7 +186,12 @@ impl Cx<'_> {
 
     /// A guest store of the low `bytes` of `s`, ordered as x86 orders stores.
     pub fn store(&mut self, bytes: u32, s: X, at: Addr) {
+        self.access();
         if self.ordering == Ordering::Plain {
+            return self.m.str(bytes, s, at);
+        }
+        if self.ordering == Ordering::Fenced {
+            self.m.dmb(Dmb::Ishst);
             return self.m.str(bytes, s, at);
         }
         if self.host.lrcpc2
@@ -196,15 +207,17 @@ impl Cx<'_> {
 
     /// A guest vector load of `bytes` (4, 8, 16), rest of the register zero: a plain load and, when ordered, DMB ISHLD after it.
     pub fn load_v(&mut self, bytes: u32, d: V, at: Addr) {
+        self.access();
         self.m.ldr_v(bytes, d, at);
-        if self.ordering == Ordering::Tso {
+        if self.ordering != Ordering::Plain {
             self.m.dmb(Dmb::Ishld);
         }
     }
 
     /// A guest vector store: when ordered, DMB ISHST before it.
     pub fn store_v(&mut self, bytes: u32, s: V, at: Addr) {
-        if self.ordering == Ordering::Tso {
+        self.access();
+        if self.ordering != Ordering::Plain {
             self.m.dmb(Dmb::Ishst);
         }
         self.m.str_v(bytes, s, at);

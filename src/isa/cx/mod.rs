@@ -227,6 +227,13 @@ impl<'a> Cx<'a> {
         self.marks.push(mark);
     }
 
+    /// To be called before each guest memory access: if the form of the flags changed since the last mark, a fault here must know.
+    pub(crate) fn access(&mut self) {
+        if self.marks.last().is_some_and(|m| m.flags != self.flags.form) {
+            self.mark();
+        }
+    }
+
     fn label_of(&mut self, at: usize) -> Label {
         if let Some(l) = self.labels[at] {
             return l;

@@ -318,7 +318,7 @@ impl Cx<'_> {
 
     /// An address an ordered store of one byte can use without taking a new scratch register each time.
     fn byte_at(&mut self, base: crate::emit::X, off: i32) -> Addr {
-        if self.ordering == xrun_runtime::engine::Ordering::Plain || off == 0 || self.host.lrcpc2 {
+        if self.ordering != xrun_runtime::engine::Ordering::Tso || off == 0 || self.host.lrcpc2 {
             return Addr::Off(base, off);
         }
         let link = crate::isa::cx::LINK;
