@@ -2,7 +2,7 @@
 //!
 //! Architecture invariant: lowering reads facts, never decides them.
 
-use crate::guest::region::{Fetcher, flags_needed_at, near_target};
+use crate::guest::region::{Fetcher, flags_needed_at};
 use crate::guest::{Flags, Region};
 use iced_x86::FlowControl;
 use std::ops::Range;
@@ -39,13 +39,13 @@ impl Facts {
         let mut outside_next: Vec<Flags> = vec![Flags::empty(); n];
         let mut inside: Vec<Option<usize>> = vec![None; n];
         for (at, x) in region.insts.iter().enumerate() {
-            if let Some(t) = near_target(&x.i) {
+            if let Some(t) = x.target {
                 match region.index_of(t) {
-                    Some(k) if x.i.flow_control() != FlowControl::Call => inside[at] = Some(k),
+                    Some(k) if x.flow != FlowControl::Call => inside[at] = Some(k),
                     _ => facts.live_target[at] = flags_needed_at(t, &mut fetcher, &mut facts.depends),
                 }
             }
-            let flow = x.i.flow_control();
+            let flow = x.flow;
             if matches!(flow, FlowControl::Call | FlowControl::IndirectCall) && region.falls_to(at).is_none() {
                 facts.live_return[at] = flags_needed_at(x.i.next_ip(), &mut fetcher, &mut facts.depends);
             }
@@ -65,7 +65,7 @@ impl Facts {
             for at in (0..n).rev() {
                 let x = &region.insts[at];
                 let mut out = outside_next[at];
-                let flow = x.i.flow_control();
+                let flow = x.flow;
                 let falls = matches!(flow, FlowControl::Next | FlowControl::ConditionalBranch);
                 if falls && let Some(next) = region.falls_to(at) {
                     out |= facts.live_in[next];

@@ -35,6 +35,9 @@ const MAX_LEN: usize = 15;
 pub struct Inst {
     pub i: Instruction,
     pub flags: FlagEffect,
+    pub flow: FlowControl,
+    /// Where a direct branch or call goes.
+    pub target: Option<u64>,
     /// Reached by a jump inside the region: flags must be in canonical form here.
     pub join: bool,
     /// The next instruction in the list is not what follows: this one ends a run.
@@ -75,16 +78,6 @@ impl<'a> Fetcher<'a> {
         }
         &self.buf[(pc - self.start) as usize..self.len]
     }
-
-    /// The instruction at `pc`. `None` when not one byte can be fetched. Undecodable bytes come back as `INVALID`; bytes that stop at the
-    /// end of what may be executed, too (`len` tells how many there were).
-    fn decode(&mut self, pc: u64) -> Option<Instruction> {
-        let bytes = self.at(pc);
-        if bytes.is_empty() {
-            return None;
-        }
-        Some(decoder(bytes, pc).decode())
-    }
 }
 
 fn decoder(bytes: &[u8], pc: u64) -> Decoder<'_> {
@@ -92,8 +85,8 @@ fn decoder(bytes: &[u8], pc: u64) -> Decoder<'_> {
 }
 
 /// Where a direct branch goes.
-pub fn near_target(i: &Instruction) -> Option<u64> {
-    match i.flow_control() {
+fn near_target(i: &Instruction, flow: FlowControl) -> Option<u64> {
+    match flow {
         FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call
             if i.op0_kind() == iced_x86::OpKind::NearBranch64 || i.op0_kind() == iced_x86::OpKind::NearBranch16 =>
         {
@@ -133,12 +126,14 @@ impl Region {
                     decoder.decode_out(&mut x.i);
                     x.flags = FlagEffect::of(&x.i);
                     let n = insts.len() + 1;
-                    let full = n >= limit.insts || n >= limit.soft && x.i.flow_control() != FlowControl::Next;
-                    x.ends_run = ends_run(&x.i) || full || x.i.is_invalid();
+                    x.flow = x.i.flow_control();
+                    x.target = near_target(&x.i, x.flow);
+                    let full = n >= limit.insts || n >= limit.soft && x.flow != FlowControl::Next;
+                    x.ends_run = ends_run(&x.i, x.flow) || full || x.i.is_invalid();
                     run = !full;
                     pc = pc.wrapping_add(x.i.len() as u64);
-                    if let Some(t) = near_target(&x.i)
-                        && x.i.flow_control() != FlowControl::Call
+                    if let Some(t) = x.target
+                        && x.flow != FlowControl::Call
                     {
                         targets.push(t);
                     }
@@ -188,8 +183,8 @@ impl Region {
 }
 
 /// Control never reaches the next instruction, or only by way of the runtime.
-fn ends_run(i: &Instruction) -> bool {
-    match i.flow_control() {
+fn ends_run(i: &Instruction, flow: FlowControl) -> bool {
+    match flow {
         FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::Call | FlowControl::IndirectCall => false,
         FlowControl::UnconditionalBranch
         | FlowControl::IndirectBranch
@@ -216,30 +211,46 @@ fn look(
     depends: &mut Vec<Range<u64>>,
 ) -> Flags {
     let mut needed = Flags::empty();
-    while *budget > 0 {
-        *budget -= 1;
-        let Some(i) = f.decode(at) else { break };
-        let e = FlagEffect::of(&i);
-        let next = at.wrapping_add(i.len() as u64);
-        match depends.last_mut() {
-            Some(r) if r.end == at => r.end = next,
-            _ => depends.push(at..next),
+    let mut i = Instruction::default();
+    loop {
+        let bytes = f.at(at);
+        if bytes.is_empty() {
+            return needed | unknown;
         }
-        needed |= e.reads & unknown;
-        unknown &= !(e.kills | e.reads);
+        let safe = bytes.len().saturating_sub(MAX_LEN);
+        let mut decoder = decoder(bytes, at);
+        let from = at;
+        // Straight on as far as one decoder goes; then where to.
+        let branch = loop {
+            if *budget == 0 {
+                return needed | unknown;
+            }
+            *budget -= 1;
+            decoder.decode_out(&mut i);
+            let e = FlagEffect::of(&i);
+            at = at.wrapping_add(i.len() as u64);
+            needed |= e.reads & unknown;
+            unknown &= !(e.kills | e.reads);
+            let flow = i.flow_control();
+            if unknown.is_empty() || flow != FlowControl::Next || decoder.position() > safe {
+                break flow;
+            }
+        };
+        match depends.last_mut() {
+            Some(r) if r.end == from => r.end = at,
+            _ => depends.push(from..at),
+        }
         if unknown.is_empty() {
             return needed;
         }
-        at = match (i.flow_control(), near_target(&i)) {
-            (FlowControl::Next, _) => next,
-            (FlowControl::UnconditionalBranch | FlowControl::Call, Some(t)) => t,
+        match (branch, near_target(&i, branch)) {
+            (FlowControl::Next, _) => {}
+            (FlowControl::UnconditionalBranch | FlowControl::Call, Some(t)) => at = t,
             (FlowControl::ConditionalBranch, Some(t)) => {
                 needed |= look(t, unknown, budget, f, depends);
                 unknown &= !needed;
-                next
             }
-            _ => break,
-        };
+            _ => return needed | unknown,
+        }
     }
-    needed | unknown
 }
