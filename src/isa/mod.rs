@@ -21,6 +21,7 @@ pub mod sse;
 pub mod stack;
 pub mod string;
 pub mod system;
+pub mod x87;
 
 pub use cx::{Cx, Ext, Place};
 
@@ -73,6 +74,9 @@ pub const FAMILIES: &[&[Row]] = &[
     sse::float::ROWS,
     sse::moves::ROWS,
     sse::shuffle::ROWS,
+    x87::arith::ROWS,
+    x87::control::ROWS,
+    x87::moves::ROWS,
 ];
 
 const MNEMONICS: usize = 2048;

@@ -17,7 +17,7 @@ pub(super) enum Cold<'a> {
     Edge { label: Label, flags: FlagState, live: Flags, target: u64 },
     Trap { label: Label, pc: u64, trap: Trap, flags: FlagState },
     Miss { label: Label, target: X, diff: X, hit: Hit, flags: FlagState },
-    Custom { label: Label, at: usize, flags: FlagState, f: ColdFn<'a> },
+    Custom { label: Label, at: usize, flags: FlagState, taken: (u8, u8), f: ColdFn<'a> },
 }
 
 /// Where an indirect branch goes when what it found matches.
@@ -34,7 +34,8 @@ impl<'a> Cx<'a> {
     /// registers this instruction has not taken; it must end in a branch (back to a label, or a trap).
     pub fn cold(&mut self, f: impl FnOnce(&mut Cx<'a>) + 'a) -> Label {
         let label = self.m.label();
-        self.cold.push(Cold::Custom { label, at: self.at, flags: self.flags, f: Box::new(f) });
+        let taken = (self.tmp, self.vtmp);
+        self.cold.push(Cold::Custom { label, at: self.at, flags: self.flags, taken, f: Box::new(f) });
         label
     }
 
@@ -298,8 +299,9 @@ impl<'a> Cx<'a> {
                 }
                 self.thunk(thunk, false);
             }
-            Cold::Custom { label, at, flags, f } => {
+            Cold::Custom { label, at, flags, taken, f } => {
                 self.m.bind(label);
+                (self.tmp, self.vtmp) = taken;
                 self.at = at;
                 self.flags = flags;
                 self.mark();
