@@ -53,7 +53,7 @@ bench: build data ## instructions executed, as ratios to native; INSN=DIR, ARGS=
 	@$(CARGO) bench --profile dev --bench ratio -- $(if $(INSN),--insn $(INSN)) --cpu $(CPU) $(ARGS)
 
 fuzz: setup ## random bytes into the translator and mutated ELF files into the loader; TIME=seconds
-	@scripts/fuzz.sh $(or $(TIME),60)
+	@scripts/fuzz.sh $(or $(TIME),60) $(ARGS)
 
 clean: ## remove what was built (not the downloaded packages)
 	@rm -rf $(CARGO_TARGET_DIR)/debug $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/$(TARGET) target/bench target/tests target/data
