@@ -32,7 +32,7 @@ const FEATURES: &[Feature] = &[
     feature(1, EDX, 8, &[Cmpxchg8b]),                                     // CX8
     feature(1, EDX, 15, &[Cmove, Cmovg]),                                 // CMOV
     feature(1, EDX, 19, &[Clflush]),                                      // CLFSH
-    feature(1, EDX, 23, &[Emms, Paddb, Pmaddwd]),                         // MMX
+    feature(1, EDX, 23, &[Paddb, Pmaddwd]),                               // MMX
     feature(1, EDX, 24, &[Fxsave, Fxrstor]),                              // FXSR
     feature(1, EDX, 25, &[Addps, Shufps, Ldmxcsr]),                       // SSE
     feature(1, EDX, 26, &[Addpd, Paddq, Cvtsd2si]),                       // SSE2
