@@ -153,3 +153,49 @@ fn scripts_and_what_cannot_be_run() {
     }
     std::fs::remove_dir_all(dir).expect("removed");
 }
+
+/// Damaged files all the way through mapping: loaded or refused with a line, and nothing of this process hit.
+#[test]
+fn damaged_files_load_or_say_why() {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let good = image(true, 0, None);
+    let dir = files("damaged", &[("p", &good)]);
+    let config = Config { program: dir.join("p"), ..Config::default() };
+    let (mut loaded, mut refused) = (0, 0);
+    for _ in 0..200 {
+        let mut b = good.clone();
+        for _ in 0..1 + next() % 3 {
+            // ELF header or program headers; mostly whole fields.
+            let at = (next() % 22) as usize * 8;
+            let v = match next() % 4 {
+                0 => next() % 0x1_0000,
+                1 => 1 << (next() % 64),
+                2 => u64::MAX - next() % 0x1000,
+                _ => next(),
+            };
+            let len = [1, 2, 4, 8][(next() % 4) as usize];
+            b[at..at + len].copy_from_slice(&v.to_le_bytes()[..len]);
+        }
+        std::fs::write(&config.program, &b).expect("written");
+        match load(&config) {
+            Ok((space, ..)) => {
+                loaded += 1;
+                for (r, _) in space.vmas.iter() {
+                    host::munmap(r.start, r.end - r.start).expect("the guest's");
+                }
+            }
+            Err(e) => {
+                refused += 1;
+                assert!(!e.to_string().contains('\n') && e.exit_code() >= 126);
+            }
+        }
+    }
+    assert!(loaded > 5 && refused > 30, "{loaded} {refused}");
+    std::fs::remove_dir_all(dir).expect("removed");
+}

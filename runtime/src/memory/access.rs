@@ -14,6 +14,14 @@ global_asm!(
     ".text",
     ".balign 16",
     "xrun_guest_read:",
+    "2: cmp x2, #64",
+    "b.lo 0f",
+    "ldp q0, q1, [x1], #32",
+    "ldp q2, q3, [x1], #32",
+    "stp q0, q1, [x0], #32",
+    "stp q2, q3, [x0], #32",
+    "sub x2, x2, #64",
+    "b 2b",
     "0: cmp x2, #16",
     "b.lo 1f",
     "ldp x3, x4, [x1], #16",
@@ -26,6 +34,14 @@ global_asm!(
     "sub x2, x2, #1",
     "b 1b",
     "xrun_guest_write:",
+    "2: cmp x2, #64",
+    "b.lo 0f",
+    "ldp q0, q1, [x1], #32",
+    "ldp q2, q3, [x1], #32",
+    "stp q0, q1, [x0], #32",
+    "stp q2, q3, [x0], #32",
+    "sub x2, x2, #64",
+    "b 2b",
     "0: cmp x2, #16",
     "b.lo 1f",
     "ldp x3, x4, [x1], #16",
@@ -92,7 +108,7 @@ pub fn resume(pc: u64) -> Option<(Copying, u64)> {
 }
 
 /// Copies from the guest; the number of bytes that could be read. When not all, the tail of `buf` is unspecified and the
-/// count is exact to 16 bytes below a page boundary only.
+/// count is exact to 64 bytes below a page boundary only.
 pub fn read_some(addr: u64, buf: &mut [u8]) -> usize {
     // SAFETY: `buf` is ours; a fault on the guest's side leaves through `resume`.
     let left = unsafe { xrun_guest_read(buf.as_mut_ptr(), addr as *const u8, buf.len()) };

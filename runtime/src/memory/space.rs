@@ -42,8 +42,8 @@ pub struct Space {
     foreign: BTreeMap<u64, u64>,
     /// Pages that translations were made from. Invariant: none of them is writable on the host.
     code: BTreeSet<u64>,
-    /// The page of `code` asked for last; 1 for none.
-    recent: u64,
+    /// Pages of `code` asked for of late, each at its own place by number; 1 for none.
+    recent: [u64; RECENT],
     /// Writable pages that show the same file page as a page of `code`, to that page. Invariant: not writable on the host.
     aliases: BTreeMap<u64, u64>,
     /// Top of the area searched for mappings without an address.
@@ -58,6 +58,13 @@ pub struct Space {
 
 pub fn page_up(v: u64) -> Option<u64> {
     Some(v.checked_add(PAGE - 1)? & !(PAGE - 1))
+}
+
+/// Places in [`Space::recent`].
+const RECENT: usize = 64;
+
+fn recent_at(page: u64) -> usize {
+    (page / PAGE) as usize % RECENT
 }
 
 fn page_of(v: u64) -> u64 {
@@ -76,7 +83,7 @@ impl Space {
             vmas: Vmas::new(),
             foreign: BTreeMap::new(),
             code: BTreeSet::new(),
-            recent: 1,
+            recent: [1; RECENT],
             aliases: BTreeMap::new(),
             mmap_base: TASK_SIZE - (128 << 20),
             end: TASK_SIZE,
@@ -597,7 +604,7 @@ impl Space {
 
     /// Takes one page off the list, and gives write access back to its aliases.
     fn forget_page(&mut self, page: u64) {
-        self.recent = 1;
+        self.recent[recent_at(page)] = 1;
         self.code.remove(&page);
         if self.aliases.is_empty() {
             return;
@@ -649,7 +656,7 @@ impl Space {
     /// Marks the page at `page` as one that translations are made from: from now on a write to it is seen.
     /// False when the page is not executable for the guest.
     pub fn watch(&mut self, page: u64) -> bool {
-        if page == self.recent {
+        if page == self.recent[recent_at(page)] {
             return true;
         }
         let Some((_, vma)) = self.vmas.at(page) else {
@@ -665,11 +672,12 @@ impl Space {
                 return false;
             }
         }
-        self.recent = page;
-        self.watch_aliases(page) || {
+        if !self.watch_aliases(page) {
             self.forget_page(page);
-            false
+            return false;
         }
+        self.recent[recent_at(page)] = page;
+        true
     }
 
     /// Write-protects the other places that `page`, of a shared file mapping, can be written through.
