@@ -209,6 +209,19 @@ mod imp {
         }
     }
 
+    /// Whether the interrupted word was an atomic operation on an unaligned address, which is then carried out.
+    fn split_lock(t: &mut Thread, c: &mut Context, addr: u64) -> bool {
+        // SAFETY: the interrupted pc is in the cache, whose words can be read.
+        let word = unsafe { (c.pc as *const u32).read_volatile() };
+        let Some(access) = split::decode(word) else { return false };
+        match split::carry_out(access, &mut c.regs, &mut t.host.exclusive, addr) {
+            Ok(()) => c.pc += 4,
+            // The address is bad in another way, which the host looks at later.
+            Err(code) => in_code(t, libc::SIGSEGV, code, addr, c),
+        }
+        true
+    }
+
     /// A synchronous signal at a pc in the code cache.
     fn in_code(t: &mut Thread, signal: i32, si_code: i32, addr: u64, c: &mut Context) {
         match signal {
@@ -234,16 +247,7 @@ mod imp {
                 }
             },
             libc::SIGBUS if si_code == BUS_ADRALN && mended(t, c) => {}
-            libc::SIGBUS if si_code == BUS_ADRALN => {
-                // SAFETY: the interrupted pc is in the cache, whose words can be read.
-                let word = unsafe { (c.pc as *const u32).read_volatile() };
-                let Some(access) = split::decode(word) else { return unexplained(signal, addr, c) };
-                match split::carry_out(access, &mut c.regs, &mut t.host.exclusive, addr) {
-                    Ok(()) => c.pc += 4,
-                    // The address is bad in another way, which the host looks at later.
-                    Err(code) => in_code(t, libc::SIGSEGV, code, addr, c),
-                }
-            }
+            libc::SIGBUS if si_code == BUS_ADRALN && split_lock(t, c, addr) => {}
             libc::SIGSEGV | libc::SIGBUS => {
                 let shadow = &mut c.regs[crate::abi::SHADOW as usize];
                 if let Some(p) = t.host.shadow.fault(addr, *shadow) {
