@@ -59,6 +59,8 @@ impl Facts {
                 _ => Flags::all(),
             };
         }
+        // Without a loop one pass, from the end, sees every successor before its user.
+        let loops = (0..n).any(|at| inside[at].is_some_and(|k| k <= at) || region.falls_to(at).is_some_and(|k| k <= at));
         let mut again = true;
         while again {
             again = false;
@@ -71,17 +73,45 @@ impl Facts {
                     out |= facts.live_in[next];
                 }
                 if let Some(k) = inside[at] {
-                    let live = facts.live_in[k];
-                    if k <= at && facts.live_target[at] != live {
-                        again = true;
-                    }
-                    facts.live_target[at] = live;
+                    facts.live_target[at] = facts.live_in[k];
                 }
                 out |= facts.live_target[at];
                 facts.live_out[at] = out;
-                facts.live_in[at] = out.difference(x.flags.kills) | x.flags.reads;
+                let live = out.difference(x.flags.kills) | x.flags.reads;
+                again |= loops && live != facts.live_in[at];
+                facts.live_in[at] = live;
             }
         }
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xrun_runtime::engine::Extent;
+
+    struct Bytes(u64, &'static [u8]);
+
+    impl GuestCode for Bytes {
+        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
+            let from = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)).unwrap_or_default();
+            let n = from.len().min(buf.len());
+            buf[..n].copy_from_slice(&from[..n]);
+            n
+        }
+    }
+
+    /// What the head of a loop reads is live at the jump back to it, though that comes last.
+    #[test]
+    fn flags_live_round_a_loop() {
+        // l: jbe e; cmp al, 2; jne l; e: ret
+        let code = Bytes(0x40_1000, &[0x76, 0x04, 0x3c, 0x02, 0x75, 0xfa, 0xc3]);
+        let region = Region::find(0x40_1000, Extent::Loop, &code).unwrap();
+        let facts = Facts::of(&region, &code);
+        let jne = region.index_of(0x40_1004).unwrap();
+        assert!(facts.live_target[jne].contains(Flags::C | Flags::Z));
+        let cmp = region.index_of(0x40_1002).unwrap();
+        assert!(facts.live_out[cmp].contains(Flags::C | Flags::Z));
     }
 }
