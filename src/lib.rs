@@ -59,8 +59,8 @@ impl Translator {
             let done = if i.is_invalid() {
                 Err(Decline::Undefined)
             } else {
-                match isa::row(i.mnemonic()) {
-                    Some(row) => cx.lower(&i, row.lower),
+                match isa::lowering(&i) {
+                    Some(lower) => cx.lower(&i, lower),
                     None => Err(Decline::Unsupported("no row")),
                 }
             };

@@ -14,6 +14,7 @@ pub mod bits;
 pub mod branch;
 pub mod cpuid;
 pub mod cx;
+pub mod mmx;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
@@ -62,6 +63,7 @@ pub const FAMILIES: &[&[Row]] = &[
     atomic::ROWS,
     bits::ROWS,
     branch::ROWS,
+    mmx::ROWS,
     mov::ROWS,
     muldiv::ROWS,
     shift::ROWS,
@@ -102,4 +104,10 @@ static TABLE: [Option<Row>; MNEMONICS] = join();
 /// The row of a mnemonic, if there is one.
 pub fn row(m: Mnemonic) -> Option<&'static Row> {
     TABLE.get(m as usize)?.as_ref()
+}
+
+/// The function that lowers `i`, if it has a row.
+pub fn lowering(i: &Instruction) -> Option<Lower> {
+    let row = row(i.mnemonic())?;
+    Some(if mmx::touches(i) { mmx::lower } else { row.lower })
 }

@@ -122,6 +122,8 @@ pub struct Cx<'a> {
     pub(crate) tmp: u8,
     short_of_scratch: bool,
     vtmp: u8,
+    /// Scratch registers that hold MMX registers during the current instruction.
+    pub(crate) mm: [Option<V>; 8],
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
@@ -168,6 +170,7 @@ impl<'a> Cx<'a> {
             tmp: 0,
             short_of_scratch: false,
             vtmp: 0,
+            mm: [None; 8],
             aligned: Vec::new(),
             nan_routines: [None; 4],
         }
@@ -200,6 +203,7 @@ impl<'a> Cx<'a> {
         }
         self.tmp = 0;
         self.vtmp = 0;
+        self.mm = [None; 8];
         self.keep_aligned(at);
         self.keep_pa();
         self.mark();

@@ -7,8 +7,8 @@ use super::unary;
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
 use crate::emit::{Cond, Sz, V, X};
+use crate::isa::Lowered;
 use crate::isa::cx::{Cx, sz};
-use crate::isa::{Decline, Lowered};
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 
@@ -35,12 +35,6 @@ rows! { "sse convert";
     Cvttps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, true)),
     Cvtpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, false)),
     Cvttpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, true)),
-    Cvtpi2ps => |_, _| Err(Decline::Unsupported("MMX register")),
-    Cvtpi2pd => |_, _| Err(Decline::Unsupported("MMX register")),
-    Cvtps2pi => |_, _| Err(Decline::Unsupported("MMX register")),
-    Cvtpd2pi => |_, _| Err(Decline::Unsupported("MMX register")),
-    Cvttps2pi => |_, _| Err(Decline::Unsupported("MMX register")),
-    Cvttpd2pi => |_, _| Err(Decline::Unsupported("MMX register")),
 }
 
 fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
@@ -134,7 +128,7 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
 }
 
 /// Four singles to four 32-bit integers.
-fn singles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
+pub fn singles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
     let r = cx.vtmp();
     if cx.host.frint {
         if truncate {
@@ -159,7 +153,7 @@ fn singles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
 }
 
 /// Two doubles to two 32-bit integers in the low half, upper half zero. The conversions are scalar ones, because only those signal at 32 bits.
-fn doubles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
+pub fn doubles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
     let r = cx.vtmp();
     if cx.host.frint {
         if truncate {

@@ -26,12 +26,13 @@ pub fn xmm(r: Register) -> Option<V> {
 }
 
 impl Cx<'_> {
-    /// The XMM register that is operand `n`.
+    /// The XMM register that is operand `n`, or what holds the MMX register that is.
     pub fn vreg(&mut self, i: &Instruction, n: u32) -> Result<V, Decline> {
         if i.op_kind(n) != OpKind::Register {
             return Err(Decline::Unsupported("vector operand kind"));
         }
-        xmm(i.op_register(n)).ok_or(Decline::Unsupported("MMX or wider vector register"))
+        let r = i.op_register(n);
+        xmm(r).or_else(|| super::mmx::held(self, r)).ok_or(Decline::Unsupported("wider vector register"))
     }
 
     /// Vector operand `n`: the XMM register itself (do not write it), or memory loaded into a scratch register with the rest zero.

@@ -48,6 +48,7 @@ rows! { "sse moves";
     Extractps => |cx, i| pextr(cx, i, 2),
     Insertps => |cx, i| insertps(cx, i),
     Maskmovdqu => |cx, i| maskmov(cx, i),
+    Maskmovq => |cx, i| maskmov(cx, i),
 }
 
 /// All 128 bits. `aligned`: memory must be at a multiple of 16.
@@ -107,9 +108,10 @@ fn movsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 /// MOVD and MOVQ between general registers, memory and XMM registers; into an XMM register the rest becomes zero.
 fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let is_vector = |n: u32| i.op_kind(n) == OpKind::Register && super::xmm(i.op_register(n)).is_some();
+    let is_vector =
+        |n: u32| i.op_kind(n) == OpKind::Register && (i.op_register(n).is_xmm() || i.op_register(n).is_mm());
     if !is_vector(0) && !is_vector(1) {
-        return Err(Decline::Unsupported("MMX register"));
+        return Err(Decline::Undefined);
     }
     if is_vector(0) && is_vector(1) {
         let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);

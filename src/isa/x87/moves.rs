@@ -13,7 +13,7 @@ use xrun_runtime::helpers::x87::ops::{Format, implied};
 
 rows! { "x87 moves";
     Fld => |cx, i| fld(cx, i), Fild => |cx, i| fild(cx, i), Fbld => |cx, i| { cx.fwait(); load_helper(cx, i); Ok(()) },
-    Fst => |cx, i| fst(cx, i, false), Fstp => |cx, i| fst(cx, i, true), Fstpnce => |cx, i| fst(cx, i, true),
+    Fst => |cx, i| fst(cx, i, false), Fstp => |cx, i| fst(cx, i, true), Fstpnce => |cx, i| fstpnce(cx, st(i, 0)),
     Fist => |cx, i| store(cx, i, false, false), Fistp => |cx, i| store(cx, i, false, true),
     Fisttp => |cx, i| store(cx, i, true, true), Fbstp => |cx, i| store(cx, i, false, true),
     Fld1 => |cx, _| constant(cx, BIAS as u16, 1 << 63, implied::FLD1), Fldz => |cx, _| constant(cx, 0, 0, implied::FLDZ),
@@ -239,6 +239,28 @@ fn fst_register(cx: &mut Cx<'_>, n: u32, pop: bool, done: Label) -> Lowered {
     }
     cx.fclean();
     cx.m.bind(done);
+    Ok(())
+}
+
+/// FSTPNCE ST(n), D9 D8: FSTP that takes an empty register as it is, tag and all.
+fn fstpnce(cx: &mut Cx<'_>, n: u32) -> Lowered {
+    cx.fwait();
+    cx.fstack();
+    cx.m.add_imm(Sz::W, X(1), T, n);
+    cx.m.and_imm(Sz::W, X(1), X(1), 7);
+    cx.m.movz(Sz::W, LINK, 1, 0);
+    cx.m.lslv(Sz::W, LINK, LINK, X(1));
+    cx.m.bic(Sz::W, LINK, U, LINK);
+    cx.m.lsrv(Sz::W, U, U, T);
+    cx.m.and_imm(Sz::W, U, U, 1);
+    cx.m.lslv(Sz::W, U, U, X(1));
+    cx.m.orr(Sz::W, U, U, LINK);
+    cx.faddr(X(0), 0);
+    cx.m.ldr_v(16, V(0), Addr::Off(X(0), REGS));
+    cx.faddr(X(0), n);
+    cx.m.str_v(16, V(0), Addr::Off(X(0), REGS));
+    cx.fpop();
+    cx.fclean();
     Ok(())
 }
 
