@@ -19,7 +19,7 @@ use xrun_runtime::helpers::f80::sw;
 use xrun_runtime::state::{CpuState, X87, X87Reg};
 
 rows! { "mmx";
-    Emms => |cx, _| { pending(cx); cx.m.str(1, crate::emit::ZR, unit(offset_of!(X87, in_use))); Ok(()) },
+    Emms => |cx, _| emms(cx),
     Movdq2q => |cx, i| copy(cx, i),
     Movq2dq => |cx, i| copy(cx, i),
     Movntq => |cx, i| movntq(cx, i),
@@ -83,6 +83,14 @@ pub fn lower(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         cx.m.str(2, LINK, register(r, offset_of!(X87Reg, sign_exp)));
     }
     enter(cx);
+    Ok(())
+}
+
+/// All registers empty; the CPU also clears TOP.
+fn emms(cx: &mut Cx<'_>) -> Lowered {
+    pending(cx);
+    cx.m.str(1, crate::emit::ZR, unit(offset_of!(X87, top)));
+    cx.m.str(1, crate::emit::ZR, unit(offset_of!(X87, in_use)));
     Ok(())
 }
 
@@ -219,21 +227,14 @@ fn movntq(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// CVTPI2PS, CVTPI2PD. With memory they name no MMX register, but CVTPI2PS enters MMX state all the same.
+/// CVTPI2PS, CVTPI2PD. With memory they name no MMX register and leave the unit alone.
 fn from_ints(cx: &mut Cx<'_>, i: &Instruction, single: bool) -> Lowered {
-    let memory = i.op1_kind() == OpKind::Memory;
-    if memory && single {
-        pending(cx);
-    }
     let d = cx.vreg(i, 0)?;
     let s = cx.vsrc(i, 1)?;
     let t = cx.vtmp();
     if single {
         cx.m.scvtf_v(Fp::S, t, s);
         cx.m.ins(3, d, 0, t, 0);
-        if memory {
-            enter(cx);
-        }
     } else {
         cx.m.sshll(Ar::S2, t, s, 0);
         cx.m.scvtf_v(Fp::D, d, t);
