@@ -74,7 +74,7 @@ fn says_what_is_wrong() {
     says(with(64 + 32, &0x4000u64.to_le_bytes()), "more than the 0x800 in memory");
     says(with(120 + 8, &0xe10u64.to_le_bytes()), "differ within a page");
     says(with(120 + 8, &0x1f00u64.to_le_bytes()), "truncated");
-    says(with(120 + 8, &(u64::MAX & !0xfff | 0xf00).to_le_bytes()), "truncated");
+    says(with(120 + 8, &(!0xfff_u64 | 0xf00).to_le_bytes()), "truncated");
     says(with(120 + 16, &0x8000_0000_0f00u64.to_le_bytes()), "outside the 47-bit");
     says(with(120 + 16, &(u64::MAX - 0xff).to_le_bytes()), "outside the 47-bit");
     says(with(120 + 16, &0x3ff_f00u64.to_le_bytes()), "inside or before");

@@ -3,11 +3,14 @@
 //!
 //! Layout and copying only: which signal is delivered and what the mask becomes is the parent module's business.
 
+use std::sync::OnceLock;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::enter::fp;
+use crate::helpers::x87::image::{fxrstor, fxsave};
 use crate::memory::access::{self, BadAddress};
-use crate::state::{CpuState, Eflags, X87, X87Reg, gpr};
+use crate::state::{CpuState, Eflags, X87, gpr};
 
 /// Bytes below RSP that belong to the interrupted function (System V ABI, 3.2.2).
 const RED_ZONE: u64 = 128;
@@ -77,35 +80,22 @@ const _: () = {
     assert!(size_of::<Frame>() == 440);
 };
 
-/// The 512 bytes FXSAVE64 writes (SDM vol. 1, 10.5.1), with what Linux puts into its unused end.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+/// What Linux puts into the last 48 bytes of the FXSAVE image, which the processor leaves alone (struct _fpx_sw_bytes).
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct FxSave {
-    fcw: u16,
-    fsw: u16,
-    ftw: u8,
-    pad: u8,
-    fop: u16,
-    fip: u64,
-    fdp: u64,
-    mxcsr: u32,
-    mxcsr_mask: u32,
-    /// ST(0) to ST(7), 16 bytes each.
-    st: [[u64; 2]; 8],
-    xmm: [[u64; 2]; 16],
-    unused: [u64; 6],
+struct Software {
     magic1: u32,
+    /// Of everything, the second magic number included.
     extended_size: u32,
     xfeatures: u64,
     xstate_size: u32,
-    unused2: [u32; 7],
+    unused: [u32; 7],
 }
-const _: () = assert!(size_of::<FxSave>() == 512);
+const _: () = assert!(size_of::<Software>() == 48);
+const SOFTWARE_OFFSET: usize = 464;
 
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
-/// Every MXCSR bit of today's processors but MM (bit 17).
-const MXCSR_MASK: u32 = 0xffff;
 const XFEATURE_X87_SSE: u64 = 3;
 const XFEATURE_YMM: u64 = 4;
 /// Where YMM_Hi128 lies in the standard format, and how long it is (SDM vol. 1, 13.5.3: CPUID leaf 0DH says so).
@@ -135,8 +125,11 @@ pub struct Features {
 impl Features {
     /// Those of the installed engine.
     pub fn of_engine() -> Features {
-        let ecx = crate::engine::installed().map_or(0, |e| e.cpuid(1, 0)[2]);
-        Features { xsave: ecx >> 27 & 1 != 0, avx: ecx >> 27 & 3 == 3 }
+        static FEATURES: OnceLock<Features> = OnceLock::new();
+        *FEATURES.get_or_init(|| {
+            let ecx = crate::engine::installed().map_or(0, |e| e.cpuid(1, 0)[2]);
+            Features { xsave: ecx >> 27 & 1 != 0, avx: ecx >> 27 & 3 == 3 }
+        })
     }
 
     fn xfeatures(self) -> u64 {
@@ -287,42 +280,20 @@ pub fn pop(cpu: &mut CpuState, f: Features) -> Result<Restored, BadAddress> {
     Ok(Restored { mask: frame.uc.mask, altstack: frame.uc.stack })
 }
 
-/// The status word with TOP in its place.
-fn status_word(x: &X87) -> u16 {
-    x.status & !0x3800 | u16::from(x.top & 7) << 11
-}
-
 fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let x = &cpu.x87;
-    let mut st = [[0; 2]; 8];
-    for (i, slot) in st.iter_mut().enumerate() {
-        let r = x.regs[(usize::from(x.top) + i) & 7];
-        *slot = [r.mantissa, u64::from(r.sign_exp)];
-    }
-    let xmm = cpu.xmm.map(|v| [v as u64, (v >> 64) as u64]);
     let size = f.state_size();
-    let image = FxSave {
-        fcw: x.control,
-        fsw: status_word(x),
-        ftw: x.in_use,
-        pad: 0,
-        fop: x.opcode,
-        fip: x.last_ip,
-        fdp: x.last_dp,
-        mxcsr: cpu.mxcsr | fp::flags_of(cpu.guest_fpsr),
-        mxcsr_mask: MXCSR_MASK,
-        st,
-        xmm,
-        unused: [0; 6],
-        magic1: if f.xsave { FP_XSTATE_MAGIC1 } else { 0 },
-        extended_size: if f.xsave { f.math_size() as u32 } else { 0 },
-        xfeatures: if f.xsave { f.xfeatures() } else { 0 },
-        xstate_size: if f.xsave { size as u32 } else { 0 },
-        unused2: [0; 7],
-    };
+    let mut image = [0u8; 512];
+    fxsave(cpu, true, &mut image);
     let mut bytes = [0u8; YMM_OFFSET + YMM_SIZE + 4];
-    bytes[..512].copy_from_slice(image.as_bytes());
     if f.xsave {
+        let software = Software {
+            magic1: FP_XSTATE_MAGIC1,
+            extended_size: f.math_size() as u32,
+            xfeatures: f.xfeatures(),
+            xstate_size: size as u32,
+            unused: [0; 7],
+        };
+        image[SOFTWARE_OFFSET..].copy_from_slice(software.as_bytes());
         // The XSAVE header: XSTATE_BV, then zeros (standard format).
         bytes[512..520].copy_from_slice(&f.xfeatures().to_le_bytes());
         if f.avx {
@@ -332,58 +303,39 @@ fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
         }
         bytes[size..size + 4].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
     }
+    bytes[..512].copy_from_slice(&image);
     access::write(at, &bytes[..f.math_size()])
 }
 
 /// Loads the state at `at`. As the kernel: the extension counts only with both magic numbers in place, and a component
 /// that XSTATE_BV leaves out is reset.
 fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let image: FxSave = access::get(at)?;
-    let size = f.state_size();
-    let mut extended = f.xsave && image.magic1 == FP_XSTATE_MAGIC1 && image.xstate_size as usize <= size;
-    extended &= image.xstate_size >= 576 && image.extended_size >= image.xstate_size;
+    let image: [u8; 512] = access::get(at)?;
+    let software = Software::read_from_bytes(&image[SOFTWARE_OFFSET..]).unwrap_or_default();
+    let sizes = 576..=f.state_size() as u32;
+    let extended = f.xsave
+        && software.magic1 == FP_XSTATE_MAGIC1
+        && sizes.contains(&software.xstate_size)
+        && software.extended_size >= software.xstate_size;
     let mut present = XFEATURE_X87_SSE;
     let mut ymm = [0u128; 16];
-    if extended {
-        let end: u32 = access::get(at.wrapping_add(u64::from(image.xstate_size)))?;
-        if end == FP_XSTATE_MAGIC2 {
-            present = access::get::<u64>(at.wrapping_add(512))? & image.xfeatures & f.xfeatures();
-            if present & XFEATURE_YMM != 0 {
-                let bytes: [u8; YMM_SIZE] = access::get(at.wrapping_add(YMM_OFFSET as u64))?;
-                for (v, b) in ymm.iter_mut().zip(bytes.chunks_exact(16)) {
-                    *v = u128::from_le_bytes(b.try_into().unwrap_or_default());
-                }
+    if extended && access::get::<u32>(at.wrapping_add(u64::from(software.xstate_size)))? == FP_XSTATE_MAGIC2 {
+        present = access::get::<u64>(at.wrapping_add(512))? & software.xfeatures & f.xfeatures();
+        if present & XFEATURE_YMM != 0 {
+            let bytes: [u8; YMM_SIZE] = access::get(at.wrapping_add(YMM_OFFSET as u64))?;
+            for (v, b) in ymm.iter_mut().zip(bytes.chunks_exact(16)) {
+                *v = u128::from_le_bytes(b.try_into().unwrap_or_default());
             }
         }
     }
-    reset_math(cpu);
-    if present & 1 != 0 {
-        let top = (image.fsw >> 11) as u8 & 7;
-        let mut regs = [X87Reg::default(); 8];
-        for (i, [mantissa, high]) in image.st.into_iter().enumerate() {
-            regs[(usize::from(top) + i) & 7] = X87Reg { mantissa, sign_exp: high as u16, ..X87Reg::default() };
-        }
-        cpu.x87 = X87 {
-            regs,
-            control: image.fcw,
-            status: image.fsw & !0x3800,
-            in_use: image.ftw,
-            top,
-            opcode: image.fop,
-            last_ip: image.fip,
-            last_dp: image.fdp,
-            ..cpu.x87
-        };
+    fxrstor(cpu, true, &image).map_err(|_| BadAddress(at))?;
+    if present & 1 == 0 {
+        cpu.x87 = X87::default();
     }
-    if present & 2 != 0 {
-        cpu.xmm = image.xmm.map(|[lo, hi]| u128::from(lo) | u128::from(hi) << 64);
+    if present & 2 == 0 {
+        cpu.xmm = [0; 16];
     }
     cpu.ymm_hi = ymm;
-    // MXCSR is loaded with SSE or AVX state (SDM vol. 1, 13.8.1). Reserved bits would be #GP.
-    if image.mxcsr & !MXCSR_MASK != 0 {
-        return Err(BadAddress(at));
-    }
-    set_mxcsr(cpu, image.mxcsr);
     Ok(())
 }
 
@@ -391,13 +343,8 @@ fn reset_math(cpu: &mut CpuState) {
     cpu.x87 = X87::default();
     cpu.xmm = [0; 16];
     cpu.ymm_hi = [0; 16];
-    set_mxcsr(cpu, fp::MXCSR_DEFAULT);
-}
-
-/// Loads MXCSR: the host's control register follows, its sticky flags start over.
-fn set_mxcsr(cpu: &mut CpuState, v: u32) {
-    cpu.mxcsr = v;
-    cpu.guest_fpcr = fp::fpcr_of(v);
+    cpu.mxcsr = fp::MXCSR_DEFAULT;
+    cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
     cpu.guest_fpsr &= !fp::FPSR_STICKY;
 }
 

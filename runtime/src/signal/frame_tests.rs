@@ -1,6 +1,7 @@
 //! Frames against themselves on every host, and against the kernel's own on x86_64.
 
 use super::*;
+use crate::state::X87Reg;
 
 const BOTH: Features = Features { xsave: true, avx: true };
 
@@ -124,9 +125,10 @@ fn as_the_kernel_lays_it_out() {
     assert_eq!(mine, kernels.map(|i| gregs[i as usize]));
     assert_eq!((c.cs, c.ss), (USER_CS, USER_SS));
     assert_eq!(frame.uc.flags, UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS);
-    let fx = FxSave::read_from_bytes(&math).expect("512 bytes");
-    assert_eq!((fx.magic1, fx.mxcsr & 0x1f80, fx.fcw), (FP_XSTATE_MAGIC1, 0x1f80, 0x37f));
-    assert_eq!(fx.extended_size, fx.xstate_size + 4);
+    let software = Software::read_from_bytes(&math[SOFTWARE_OFFSET..]).expect("48 bytes");
+    assert_eq!(software.magic1, FP_XSTATE_MAGIC1);
+    assert_eq!(software.extended_size, software.xstate_size + 4);
+    assert_eq!((&math[..2], &math[24..26]), (&[0x7f, 0x03][..], &[0x80, 0x1f][..]));
     assert_eq!(c.fpstate % 64, 0);
     // The kernel's frame lies below the state as ours does.
     let gap = c.fpstate - at;
