@@ -112,7 +112,16 @@ impl Program {
                 }
             }
         }
+        // MIN and MAX hand denormals through that DAZ would have made zero: not done.
+        let denormals = |i: &Instruction| {
+            use Mnemonic::*;
+            state.mxcsr & 0x40 != 0
+                && matches!(i.mnemonic(), Minss | Minps | Minsd | Minpd | Maxss | Maxps | Maxsd | Maxpd)
+        };
         let bad = |k: usize| {
+            if denormals(&self.items[k].instruction) {
+                return true;
+            }
             before[k].read_by(&self.items[k].instruction) || mask::undefined_value(&self.items[k].instruction, cl)
         };
         if (0..n).any(bad) { None } else { Some(before) }

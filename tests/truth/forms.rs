@@ -89,6 +89,7 @@ pub fn excluded(code: Code) -> Option<&'static str> {
         Fxsave | Fxsave64 | Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64
         | Fnsave | Fnstenv => "stores instruction pointers that CPU models keep differently",
         Bswap if oc.op0_kind() == K::r16_opcode => "undefined on a 16-bit register (SDM vol. 2, BSWAP)",
+        Reservednop if format!("{code:?}").ends_with("_0F0D") => "a prefetch of a register: #UD or nothing, by maker",
         Ud0 | Ud1 => "CPU models differ in how many bytes they read before #UD",
         Jmpe | Loadall | Umov | Fstdw | Fstsg | Fnstdw | Fnstsg | Fneni | Feni | Fndisi | Fdisi | Fnsetpm | Fsetpm
         | Frstpm => "not in any current CPU",
@@ -442,6 +443,11 @@ fn string_operands(i: &mut Instruction, rng: &mut Rng, pointers: &mut Pointers<'
     }
     let Pointers::Free(s) = pointers else { return };
     let size = operand_size(i.code());
+    if (0..i.op_count()).any(|op| i.op_kind(op) == OpKind::MemorySegRDI) {
+        // MASKMOV with an all-zero mask: whether it faults at a bad address is the maker's choice (SDM vol. 2, MASKMOVDQU).
+        s.gpr[7] = WINDOW + rng.u64(0x40..0x380);
+        return;
+    }
     s.gpr[6] = address(rng, size);
     s.gpr[7] = if rng.u8(..4) == 0 { s.gpr[6].wrapping_add(rng.u64(..17)).wrapping_sub(8) } else { address(rng, size) };
     let oc = i.code().op_code();

@@ -44,7 +44,8 @@ const fn fpcr_for(mxcsr: u32, alternate: bool) -> u64 {
 pub const fn flags_of(fpsr: u64) -> u32 {
     let f = fpsr as u32;
     let (ioc, dzc, ofc, ufc, ixc, idc) = (f & 1, f >> 1 & 1, f >> 2 & 1, f >> 3 & 1, f >> 4 & 1, f >> 7 & 1);
-    ioc | idc << 1 | dzc << 2 | ofc << 3 | ufc << 4 | ixc << 5
+    // x86 notes an underflow only when the result is inexact too; flushing to zero, AArch64 notes the underflow alone.
+    ioc | idc << 1 | dzc << 2 | ofc << 3 | ufc << 4 | (ixc | ufc) << 5
 }
 
 /// The sticky flags of FPSR.

@@ -262,7 +262,6 @@ mod imp {
                 c.save(&mut t.cpu);
                 t.cpu.rip = rip;
                 apply(&mut t.cpu, form);
-                const BUS_ADRALN: i32 = 1;
                 if signal == libc::SIGBUS && si_code == BUS_ADRALN && code::note_unaligned(rip, c.pc) {
                     return c.leave(&mut t.cpu, ExitReason::Stale);
                 }
