@@ -119,7 +119,7 @@ macro_rules! programs {
         }
     )* };
 }
-programs! { errors files ipc poll proc process threads }
+programs! { errors files ipc poll proc process signals threads }
 
 /// What emulators get wrong counts only where there is none.
 #[test]

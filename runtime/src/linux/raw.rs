@@ -136,7 +136,7 @@ pub fn abort_pc(pc: u64) -> Option<u64> {
 
 /// The errno of a kernel result, if it is one.
 pub fn errno(r: i64) -> Option<i32> {
-    (-4095..0).contains(&r).then_some(-r as i32)
+    (-4095..0).contains(&r).then(|| -r as i32)
 }
 
 #[cfg(test)]
@@ -154,6 +154,7 @@ mod tests {
             assert_eq!(syscall_interruptible(&pending, libc::SYS_getpid, [0; 6]), i64::from(std::process::id()));
             *pending.as_ptr() = 1;
             assert_eq!(syscall_interruptible(&pending, libc::SYS_getpid, [0; 6]), INTERRUPTED);
+            assert_eq!(errno(INTERRUPTED), None);
         }
     }
 
