@@ -118,6 +118,9 @@ pub fn fork(me: &mut Thread, raw: impl FnOnce() -> i64) -> i64 {
         list.retain(|t| std::ptr::eq(t.0, me));
     }
     drop((memory, list, code));
+    if r == 0 {
+        code::forked();
+    }
     r
 }
 

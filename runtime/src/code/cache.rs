@@ -46,6 +46,13 @@ pub struct Stats {
     pub flushes: u64,
 }
 
+/// What was done to stop a thread (see [`Cache::stop_at`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    region: RegionId,
+    tail: Option<u64>,
+}
+
 /// A register branch replaced by a trap while threads are being stopped.
 #[derive(Clone, Copy, Debug)]
 struct Tail {
@@ -155,7 +162,8 @@ impl Cache {
     /// exists.
     pub fn link(&mut self, data: u64) {
         let Some((id, region)) = self.region_at(data) else { return };
-        if !region.alive {
+        // Another thread may be on its way to the exit that this one has come out of.
+        if !region.alive || region.stopping > 0 {
             return;
         }
         let offset = (data - region.start) as u32;
@@ -323,12 +331,18 @@ impl Cache {
 
     /// Makes a thread whose host pc is `pc` leave translated code at its next guest instruction boundary, provided its lookups miss and
     /// its next return mismatches: every exit of the region leads to its stub, and a register branch that may have read its target already
-    /// becomes a trap. Returns that branch's address, to be given to [`Cache::free_tail`] when the thread has stopped.
-    pub fn stop_at(&mut self, pc: u64) -> Option<u64> {
+    /// becomes a trap. What it returns is to be given to [`Cache::stopped`] when the thread is out.
+    pub fn stop_at(&mut self, pc: u64) -> Option<Stop> {
         let pc = self.home(pc);
         let (id, region) = self.region_at(pc)?;
         let end = region.start + u64::from(region.bytes);
         self.unlink_all(id);
+        self.regions[id as usize].stopping += 1;
+        Some(Stop { region: id, tail: self.trap_tail(pc, end) })
+    }
+
+    /// Makes the register branch that straight code from `pc` comes to a trap, if there is one.
+    fn trap_tail(&mut self, pc: u64, end: u64) -> Option<u64> {
         // Lookup and return sequences are straight but for the branch to their miss path, and shorter than this.
         let mut at = pc;
         for _ in 0..16 {
@@ -394,15 +408,26 @@ impl Cache {
         Mended::Yes
     }
 
-    /// Ends one use of a trap that [`Cache::stop_at`] placed.
-    pub fn free_tail(&mut self, at: u64) {
-        let Some(i) = self.tails.iter().position(|t| t.at == at) else { return };
+    /// A thread that [`Cache::stop_at`] was called for is out of translated code.
+    pub fn stopped(&mut self, stop: Stop) {
+        if let Some(r) = self.regions.get_mut(stop.region as usize) {
+            r.stopping -= 1;
+        }
+        let Some(i) = self.tails.iter().position(|t| Some(t.at) == stop.tail) else { return };
         self.tails[i].users -= 1;
         if self.tails[i].users == 0 {
             let t = self.tails.swap_remove(i);
             if self.arena.read(t.at) == branch::TAIL {
                 self.arena.patch(t.at, t.word);
             }
+        }
+    }
+
+    /// See [`super::forked`].
+    pub fn forked(&mut self) {
+        self.regions.iter_mut().for_each(|r| r.stopping = 0);
+        for t in std::mem::take(&mut self.tails) {
+            self.arena.patch(t.at, t.word);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
 use cache::Cache;
-pub use cache::{Mended, Stats, Trapped};
+pub use cache::{Mended, Stats, Stop, Trapped};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
@@ -339,13 +339,18 @@ pub fn trapped(pc: u64) -> Trapped {
 }
 
 /// See [`Cache::stop_at`].
-pub fn stop_at(pc: u64) -> Option<u64> {
+pub fn stop_at(pc: u64) -> Option<Stop> {
     with(|c| c.stop_at(pc))?
 }
 
-/// See [`Cache::free_tail`].
-pub fn free_tail(at: u64) {
-    with(|c| c.free_tail(at));
+/// See [`Cache::stopped`].
+pub fn stopped(stop: Stop) {
+    with(|c| c.stopped(stop));
+}
+
+/// In a forked child, whose one thread is in no translated code: nobody is left to be stopped.
+pub fn forked() {
+    with(|c| c.forked());
 }
 
 /// Holds the cache's locks across fork, so that the child gets them free.

@@ -47,6 +47,8 @@ pub struct Region {
     pub bytes: u32,
     /// May new code lead here? A dead region is kept for threads still in it and for return addresses that lead to it.
     pub alive: bool,
+    /// Threads told to leave it at their next boundary and not yet out: until they are, its exits stay unlinked.
+    pub stopping: u32,
     pub extent: Extent,
     pub entries: Box<[Point]>,
     pub landings: Box<[Point]>,
@@ -111,6 +113,7 @@ impl Region {
             start,
             bytes: 4 * t.words.len() as u32,
             alive: true,
+            stopping: 0,
             extent,
             entries: t.entries.iter().map(point).collect(),
             landings: t.landings.iter().map(point).collect(),

@@ -32,7 +32,7 @@ pub struct SyncFault {
 #[derive(Clone, Copy, Debug)]
 struct Stopped {
     epoch: u64,
-    tail: Option<u64>,
+    place: Option<code::Stop>,
     top: u64,
     entry: (u64, u64),
 }
@@ -117,11 +117,11 @@ impl HostSignals {
             return;
         }
         let Some(places) = code::places() else { return };
-        let tail = code::stop_at(pc);
+        let place = code::stop_at(pc);
         cpu.lookup = places.all_miss;
         let entry = self.shadow.get(top).unwrap_or((code::NEVER, crate::enter::never()));
         self.shadow.put(top, code::NEVER, crate::enter::never());
-        self.stopped = Some(Stopped { epoch: code::epoch(), tail, top, entry });
+        self.stopped = Some(Stopped { epoch: code::epoch(), place, top, entry });
     }
 
     /// Undoes [`HostSignals::stop`]; the thread is in the dispatcher. Links come back as exits are taken.
@@ -136,8 +136,8 @@ impl HostSignals {
         if self.shadow.get(s.top) == Some((code::NEVER, crate::enter::never())) {
             self.shadow.put(s.top, s.entry.0, s.entry.1);
         }
-        if let Some(at) = s.tail {
-            code::free_tail(at);
+        if let Some(place) = s.place {
+            code::stopped(place);
         }
     }
 }
