@@ -16,6 +16,9 @@ rows! { "mov";
     Movsxd => |cx, i| movsx(cx, i),
     Lea => |cx, i| lea(cx, i),
     Endbr64 => |_, _| Ok(()),
+    // Without shadow stacks these are the NOPs they were made from: the register keeps its value (SDM vol. 2, RDSSP).
+    Rdsspd => |_, _| Ok(()),
+    Rdsspq => |_, _| Ok(()),
     Endbr32 => |_, _| Ok(()),
     Bswap => |cx, i| bswap(cx, i),
     Movbe => |cx, i| movbe(cx, i),
