@@ -34,6 +34,7 @@ pub mod inspect;
 pub mod isa;
 pub mod listing;
 
+use facts::Fuse;
 use guest::Region;
 use host::HostFeatures;
 use isa::{Cx, Decline};
@@ -47,6 +48,24 @@ pub struct Translator {
 }
 
 impl Translator {
+    /// Lowers instruction `at` by its row, on its own.
+    fn lower_one(&self, cx: &mut Cx<'_>, at: usize) {
+        let i = cx.region.insts[at].i;
+        let done = if i.is_invalid() {
+            Err(Decline::Undefined)
+        } else {
+            match isa::lowering(&i) {
+                Some(lower) => cx.lower(|cx| lower(cx, &i)),
+                None => Err(Decline::Unsupported("no row")),
+            }
+        };
+        match done {
+            Err(Decline::Undefined) => cx.trap(Trap::Undefined, i.ip()),
+            Err(Decline::Unsupported(_)) => cx.trap(Trap::Unsupported, i.ip()),
+            Ok(()) => cx.leave_run(at),
+        }
+    }
+
     /// Lowers a region that was found, with its facts.
     pub fn lower(&self, region: &Region, facts: &facts::Facts, request: Request) -> Translation {
         let mut cx = Cx::new(region, facts, self.host, request.ordering);
@@ -54,22 +73,15 @@ impl Translator {
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
         for at in 0..region.insts.len() {
-            cx.begin(at);
-            let i = region.insts[at].i;
-            let done = if i.is_invalid() {
-                Err(Decline::Undefined)
-            } else {
-                match isa::lowering(&i) {
-                    Some(lower) => cx.lower(&i, lower),
-                    None => Err(Decline::Unsupported("no row")),
+            if facts.fuse[at] != Fuse::Done {
+                cx.begin(at);
+                if !cx.lower_fused() {
+                    self.lower_one(&mut cx, at);
+                    if facts.fuse.get(at + 1) == Some(&Fuse::Done) {
+                        cx.begin(at + 1);
+                        self.lower_one(&mut cx, at + 1);
+                    }
                 }
-            };
-            if let Err(why) = done {
-                let trap = if why == Decline::Undefined { Trap::Undefined } else { Trap::Unsupported };
-                cx.trap(trap, i.ip());
-            } else if region.falls_to(at).is_none() && falls_through(&i) {
-                let live = facts.live_out[at];
-                cx.at_end(i.next_ip(), live);
             }
         }
         cx.finish_cold();
@@ -86,12 +98,6 @@ impl Translator {
             Err(_) => Translation::default(),
         }
     }
-}
-
-/// Whether control can go on to the next instruction in ways the row does not emit itself.
-fn falls_through(i: &iced_x86::Instruction) -> bool {
-    use iced_x86::FlowControl::*;
-    matches!(i.flow_control(), Next | ConditionalBranch)
 }
 
 impl Engine for Translator {

@@ -17,6 +17,16 @@ pub fn fits_logical(sz: Sz, v: u64) -> bool {
 }
 
 impl Masm {
+    /// Sets `d` to an address: one word, a load from the pool when no single move will do.
+    pub fn mov_addr(&mut self, d: X, v: u64) {
+        let nonzero = (0..4).filter(|n| (v >> (16 * n)) as u16 != 0).count();
+        if nonzero <= 1 {
+            self.mov_imm(d, v);
+        } else {
+            self.ldr_literal(d, v);
+        }
+    }
+
     /// Sets `d` to `v`: one word when a single move or bitmask does, two when two moves do, else a load from the pool.
     pub fn mov_imm(&mut self, d: X, v: u64) {
         let chunk = |n: u32| (v >> (16 * n)) as u16;

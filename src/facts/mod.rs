@@ -2,6 +2,10 @@
 //!
 //! Architecture invariant: lowering reads facts, never decides them.
 
+pub mod fuse;
+
+pub use fuse::{Fuse, Known};
+
 use crate::guest::region::{Fetcher, flags_needed_at};
 use crate::guest::{Flags, Region};
 use iced_x86::FlowControl;
@@ -19,6 +23,10 @@ pub struct Facts {
     pub live_target: Vec<Flags>,
     /// Flags live at the return point of the call at this index, when it is outside the region.
     pub live_return: Vec<Flags>,
+    /// How each instruction is lowered.
+    pub fuse: Vec<Fuse>,
+    /// What is known of registers before each.
+    pub known: Vec<Known>,
     /// Bytes outside the region that the facts were read from.
     pub depends: Vec<Range<u64>>,
 }
@@ -32,6 +40,8 @@ impl Facts {
             live_in: vec![Flags::empty(); n],
             live_target: vec![Flags::empty(); n],
             live_return: vec![Flags::empty(); n],
+            fuse: Vec::new(),
+            known: Vec::new(),
             depends: Vec::new(),
         };
         let mut fetcher = Fetcher::new(code);
@@ -60,7 +70,8 @@ impl Facts {
             };
         }
         // Without a loop one pass, from the end, sees every successor before its user.
-        let loops = (0..n).any(|at| inside[at].is_some_and(|k| k <= at) || region.falls_to(at).is_some_and(|k| k <= at));
+        let loops =
+            (0..n).any(|at| inside[at].is_some_and(|k| k <= at) || region.falls_to(at).is_some_and(|k| k <= at));
         let mut again = true;
         while again {
             again = false;
@@ -82,6 +93,7 @@ impl Facts {
                 facts.live_in[at] = live;
             }
         }
+        (facts.fuse, facts.known) = fuse::find(region, &facts.live_out);
         facts
     }
 }

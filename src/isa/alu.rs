@@ -438,7 +438,7 @@ fn logic_op(cx: &mut Cx<'_>, op: Logic, bytes: u32, d: Option<X>, a: X, b: Src, 
         op == Logic::And && nzcv && (!narrow || matches!(b, Src::Imm(_)) && (plain_sign || !live.contains(Flags::S)));
     let r = match d {
         Some(d) => d,
-        None if pa || narrow && nzcv && !ands => cx.tmp(),
+        None if pa || nzcv && !ands => cx.tmp(),
         None => ZR,
     };
     let imm = match b {

@@ -14,6 +14,7 @@ pub mod bits;
 pub mod branch;
 pub mod cpuid;
 pub mod cx;
+pub mod fused;
 pub mod mmx;
 pub mod mov;
 pub mod muldiv;

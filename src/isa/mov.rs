@@ -2,8 +2,10 @@
 
 use super::branch::{Test, test};
 use super::cx::{Cx, Ext, Place, pinned, sz};
+use super::fused::set_whole;
 use super::{Decline, Lowered};
 use crate::emit::{Addr, Sz, X, ZR};
+use crate::facts::Known;
 use crate::rows;
 use iced_x86::{Instruction, OpKind, Register};
 use xrun_runtime::engine::Trap;
@@ -72,24 +74,14 @@ fn cmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 fn setcc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let dst = cx.place(i, 0)?;
-    let t = cx.tmp();
-    match test(cx, i.condition_code()) {
-        Test::One(c) => cx.m.cset(t, c),
-        Test::Or(a, b) => {
-            cx.m.cset(t, a);
-            cx.m.csinc(Sz::W, t, t, ZR, b.invert());
-        }
-        Test::And(a, b) => {
-            cx.m.cset(t, a);
-            cx.m.csel(Sz::W, t, t, ZR, b);
-        }
-        Test::Parity(p, even) => {
-            cx.m.and_imm(Sz::W, t, p, 1);
-            if even {
-                cx.m.eor_imm(Sz::W, t, t, 1);
-            }
-        }
+    if cx.facts.known[cx.at] == Known::Zero
+        && let Place::Reg { x, .. } = dst
+    {
+        set_whole(cx, i.condition_code(), x);
+        return Ok(());
     }
+    let t = cx.tmp();
+    set_whole(cx, i.condition_code(), t);
     cx.set(dst, t);
     Ok(())
 }
@@ -215,10 +207,12 @@ fn movsx(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 fn lea(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     debug_assert_eq!(i.op1_kind(), OpKind::Memory);
     let dst = cx.place(i, 0)?;
-    let v = cx.lea(i, false);
     match dst {
-        Place::Reg { x, bytes: 4 | 8, .. } => cx.m.mov(sz(dst.bytes()), x, v),
-        _ => cx.set(dst, v),
+        Place::Reg { x, bytes: 4 | 8, .. } => cx.lea_into(i, x, sz(dst.bytes())),
+        _ => {
+            let v = cx.lea(i, false);
+            cx.set(dst, v);
+        }
     }
     Ok(())
 }

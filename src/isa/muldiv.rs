@@ -5,6 +5,7 @@
 use super::Lowered;
 use super::cx::{Cx, Ext, Place, pinned, sz};
 use crate::emit::{Cond, Sz, X, ZR};
+use crate::facts::Known;
 use crate::guest::Flags;
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
@@ -200,6 +201,31 @@ fn div(cx: &mut Cx<'_>, i: &Instruction, signed: bool) -> Lowered {
     // Flags are undefined afterwards; they leave as they came, so that a trap finds them.
     match bytes {
         8 => div64(cx, b, signed),
+        4 if !signed && cx.facts.known[cx.at] == Known::HighZero => {
+            let error = cx.trap_label(Trap::DivideError);
+            let q = cx.tmp();
+            cx.m.cbz(Sz::W, b, error);
+            cx.m.udiv(Sz::W, q, rax, b);
+            remainder(cx, Sz::W, q, b);
+        }
+        4 if signed && cx.facts.known[cx.at] == Known::HighSign => {
+            // 0 and -1 are the divisors that can fail; -1 only for the least number, and then the quotient is the dividend.
+            let error = cx.trap_label(Trap::DivideError);
+            let (t, q) = (cx.tmp(), cx.tmp());
+            let back = cx.m.label();
+            let check = cx.cold(move |cx| {
+                cx.m.cbz(Sz::W, b, error);
+                cx.m.eor_imm(Sz::W, t, rax, 0x8000_0000);
+                cx.m.cbz(Sz::W, t, error);
+                cx.m.b(back);
+            });
+            cx.m.add_imm(Sz::W, t, b, 1);
+            cx.m.lsr(Sz::W, t, t, 1);
+            cx.m.cbz(Sz::W, t, check);
+            cx.m.bind(back);
+            cx.m.sdiv(Sz::W, q, rax, b);
+            remainder(cx, Sz::W, q, b);
+        }
         4 => {
             let error = cx.trap_label(Trap::DivideError);
             let (n, q) = (cx.tmp(), cx.tmp());
@@ -280,25 +306,31 @@ fn div64(cx: &mut Cx<'_>, b: X, signed: bool) {
         cx.m.b(back);
     });
     let (t, q) = (cx.tmp(), cx.tmp());
+    let known = cx.facts.known[cx.at];
     if signed {
-        cx.m.eor_asr(Sz::X, t, rdx, rax, 63);
-        cx.m.cbnz(Sz::X, t, slow);
+        if known != Known::HighSign {
+            cx.m.eor_asr(Sz::X, t, rdx, rax, 63);
+            cx.m.cbnz(Sz::X, t, slow);
+        }
         // 0 and -1 are the divisors that can fail.
         cx.m.add_imm(Sz::X, t, b, 1);
         cx.m.lsr(Sz::X, q, t, 1);
         cx.m.cbz(Sz::X, q, slow);
         cx.m.sdiv(Sz::X, q, rax, b);
     } else {
-        cx.m.cbnz(Sz::X, rdx, slow);
+        if known != Known::HighZero {
+            cx.m.cbnz(Sz::X, rdx, slow);
+        }
         cx.m.cbz(Sz::X, b, slow);
         cx.m.udiv(Sz::X, q, rax, b);
     }
-    if b == rdx || b == rax {
-        cx.m.msub(Sz::X, t, q, b, rax);
-        cx.m.mov(Sz::X, rdx, t);
-    } else {
-        cx.m.msub(Sz::X, rdx, q, b, rax);
-    }
-    cx.m.mov(Sz::X, rax, q);
+    remainder(cx, Sz::X, q, b);
     cx.m.bind(back);
+}
+
+/// RDX = RAX - `q` * `b`, RAX = `q`.
+fn remainder(cx: &mut Cx<'_>, size: Sz, q: X, b: X) {
+    let (rax, rdx) = (pinned(RAX), pinned(RDX));
+    cx.m.msub(size, rdx, q, b, rax);
+    cx.m.mov(size, rax, q);
 }

@@ -76,7 +76,7 @@ impl Cx<'_> {
         };
         cur = match cur {
             None => {
-                self.m.mov_imm(t, if narrow { disp & 0xffff_ffff } else { disp });
+                self.m.mov_addr(t, if narrow { disp & 0xffff_ffff } else { disp });
                 Some(t)
             }
             Some(c) if disp != 0 => {
@@ -98,6 +98,49 @@ impl Cx<'_> {
         }
         self.tmp = kept + u8::from(cur == t);
         cur
+    }
+
+    /// LEA: the effective address, without a segment, cut to `size`, in `d`.
+    pub fn lea_into(&mut self, i: &Instruction, d: X, size: Sz) {
+        let narrow = i.memory_base().size() == 4 || i.memory_index().size() == 4;
+        let base = match i.memory_base() {
+            Register::RIP | Register::EIP => None,
+            r => gpr(r).map(|g| g.0),
+        };
+        let index = gpr(i.memory_index()).map(|g| g.0);
+        let scale = i.memory_index_scale().trailing_zeros();
+        let disp = i.memory_displacement64();
+        // Only the low half counts, of the address or of the result.
+        let w = if narrow { Sz::W } else { size };
+        let disp = if w == Sz::W { disp & 0xffff_ffff } else { disp };
+        let offset = if w == Sz::W { i64::from(disp as i32) } else { disp as i64 };
+        let fits = crate::emit::imm::fits_add(offset.unsigned_abs());
+        match (base, index) {
+            (None, None) => self.m.mov_addr(d, disp),
+            (Some(b), None) => self.add_const(w, d, b, offset),
+            (Some(b), Some(x)) if offset == 0 => self.m.add_lsl(w, d, b, x, scale),
+            (Some(b), Some(x)) if fits => {
+                self.m.add_lsl(w, d, b, x, scale);
+                self.add_const(w, d, d, offset);
+            }
+            (Some(b), Some(x)) => {
+                let t = self.tmp();
+                self.m.mov_imm(t, disp);
+                self.m.add(w, t, t, b);
+                self.m.add_lsl(w, d, t, x, scale);
+            }
+            (None, Some(x)) => {
+                if offset == 0 && scale == 0 {
+                    self.m.mov(w, d, x);
+                } else if offset == 0 {
+                    self.m.lsl(w, d, x, scale);
+                } else {
+                    let t = self.tmp();
+                    self.m.mov_imm(t, disp);
+                    self.m.add_lsl(w, d, t, x, scale);
+                }
+            }
+        }
     }
 
     /// Adds the base of the instruction's segment to `t`, if it has one.

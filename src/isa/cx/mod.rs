@@ -9,11 +9,11 @@ pub use flags::Nzcv;
 
 use super::Decline;
 use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
-use crate::facts::Facts;
+use crate::facts::{Facts, Fuse};
 use crate::guest::Region;
 use crate::host::HostFeatures;
 use flow::Cold;
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, OpKind, Register};
 use xrun_runtime::abi;
 use xrun_runtime::engine::{Entry, Exit, FlagForm, Mark, Ordering};
 
@@ -121,6 +121,8 @@ pub struct Cx<'a> {
     pub(crate) marks: Vec<Mark>,
     pub(crate) tmp: u8,
     short_of_scratch: bool,
+    /// While an instruction is lowered that reads the second register for the first.
+    renamed: Option<(X, X)>,
     vtmp: u8,
     /// Scratch registers that hold MMX registers during the current instruction.
     pub(crate) mm: [Option<V>; 8],
@@ -169,6 +171,7 @@ impl<'a> Cx<'a> {
             marks: Vec::with_capacity(n),
             tmp: 0,
             short_of_scratch: false,
+            renamed: None,
             vtmp: 0,
             mm: [None; 8],
             aligned: Vec::new(),
@@ -176,11 +179,12 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Lowers instruction `at` by `row`. When that fails nothing of it is left but the flags' change to canonical form at a join.
-    pub(crate) fn lower(&mut self, i: &Instruction, row: super::Lower) -> super::Lowered {
+    /// Emits by `f`. When that fails nothing of it is left but the flags' change to canonical form at a join.
+    pub(crate) fn lower(&mut self, f: impl FnOnce(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.marks.len());
+        let (at, tmp) = (self.at, self.tmp);
         self.short_of_scratch = false;
-        let mut done = row(self, i);
+        let mut done = f(self);
         if self.short_of_scratch {
             done = Err(Decline::Unsupported("too few scratch registers"));
         }
@@ -189,8 +193,49 @@ impl<'a> Cx<'a> {
             self.cold.truncate(cold);
             self.marks.truncate(marks);
             self.flags = flags;
+            (self.at, self.tmp) = (at, tmp);
         }
         done
+    }
+
+    /// Lowers the instruction just opened as the facts mark it, alone or with the next. False when it is to be lowered by its row.
+    pub(crate) fn lower_fused(&mut self) -> bool {
+        use super::fused;
+        let at = self.at;
+        let i = self.region.insts[at].i;
+        let next = self.region.insts.get(at + 1).map(|x| x.i).unwrap_or_default();
+        let done = match self.facts.fuse[at] {
+            Fuse::Alone | Fuse::Done => return false,
+            Fuse::Deferred => return true,
+            Fuse::Reads(to, from) => {
+                // A copy that was left out, so this must succeed: the rows concerned decline nothing.
+                self.renamed = gpr(to).zip(gpr(from)).map(|(to, from)| (to.0, from.0));
+                return false;
+            }
+            Fuse::WithBranch => self.lower(|cx| fused::with_branch(cx, &i, &next)),
+            Fuse::SetWiden => self.lower(|cx| fused::set_widen(cx, &i, &next)),
+            Fuse::Pair => self.lower(|cx| {
+                cx.at += 1;
+                cx.keep_pa();
+                cx.at -= 1;
+                fused::pair(cx, &i, &next)
+            }),
+        };
+        if done.is_ok() {
+            self.keep_aligned(at + 1);
+            self.leave_run(at + 1);
+        }
+        done.is_ok()
+    }
+
+    /// After instruction `at`: leaves the region if control goes on outside it.
+    pub(crate) fn leave_run(&mut self, at: usize) {
+        let x = &self.region.insts[at];
+        let falls = matches!(x.i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
+        if falls && self.region.falls_to(at).is_none() {
+            let (next, live) = (x.i.next_ip(), self.facts.live_out[at]);
+            self.at_end(next, live);
+        }
     }
 
     /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
@@ -204,6 +249,7 @@ impl<'a> Cx<'a> {
         self.tmp = 0;
         self.vtmp = 0;
         self.mm = [None; 8];
+        self.renamed = None;
         self.keep_aligned(at);
         self.keep_pa();
         self.mark();
@@ -306,7 +352,10 @@ impl<'a> Cx<'a> {
     /// The operand's value in a register. 32- and 64-bit registers come back as the pinned register itself; everything else in a scratch.
     pub fn get(&mut self, p: Place, ext: Ext) -> X {
         match p {
-            Place::Reg { x, lsb: 0, bytes: 4 | 8 } => x,
+            Place::Reg { x, lsb: 0, bytes: 4 | 8 } => match self.renamed {
+                Some((to, from)) if x == to => from,
+                _ => x,
+            },
             Place::Reg { x, lsb: 0, .. } if ext == Ext::Any => x,
             Place::Reg { x, lsb, bytes } => {
                 let t = self.tmp();
