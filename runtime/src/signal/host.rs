@@ -242,7 +242,9 @@ pub fn set_action(signal: i32, action: Action, flags: u64) -> Result<(), i32> {
     let (handler, flags) = match action {
         Action::Handle { restart } => {
             let restart = if restart { libc::SA_RESTART as u64 } else { 0 };
-            (super::handler::address(), libc::SA_SIGINFO as u64 | libc::SA_ONSTACK as u64 | restart)
+            // A fault's address as the program gave it: its top byte would be hidden, which AArch64 ignores and x86 does not.
+            const SA_EXPOSE_TAGBITS: u64 = 0x800;
+            (super::handler::address(), libc::SA_SIGINFO as u64 | libc::SA_ONSTACK as u64 | SA_EXPOSE_TAGBITS | restart)
         }
         Action::Ignore => (libc::SIG_IGN as u64, 0),
         Action::Default => (libc::SIG_DFL as u64, 0),
