@@ -8,6 +8,8 @@ pub mod ops;
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod native_tests;
+#[cfg(test)]
+mod replay_tests;
 
 use super::f80::Order;
 use super::raise;

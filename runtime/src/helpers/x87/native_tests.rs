@@ -2,24 +2,9 @@
 //! exceptions, full and empty registers; results, tags and the whole status word compared.
 
 use super::image;
-use super::ops::{Arith, Format, implied};
-use crate::helpers::f80::Order;
+use super::ops::implied;
+use super::replay_tests::{Inst, Outcome, is_transcendental, model, print_state, ulps_apart};
 use crate::state::{CpuState, X87};
-
-/// An instruction as the CPU takes it: escape byte (low three bits of the opcode) and ModRM. Memory forms use [rsi].
-#[derive(Clone, Copy, Debug)]
-struct Inst {
-    esc: u8,
-    modrm: u8,
-}
-
-/// What a run leaves: the unit, 16 bytes of memory, EFLAGS.
-#[derive(Clone, Debug)]
-struct Outcome {
-    cpu: CpuState,
-    mem: [u8; 16],
-    flags: u64,
-}
 
 /// Executable memory holding `fxrstor64 [rdi]; inst; pushfq; pop rax; fxsave64 [rdx]; fninit; ret`.
 struct Native {
@@ -72,82 +57,6 @@ impl Native {
         image::fxrstor(&mut cpu, true, &after.0).expect("MXCSR as it was");
         Outcome { cpu, mem, flags }
     }
-}
-
-/// The same in software. `None`: not an instruction of the unit.
-fn model(i: Inst, cpu: &CpuState, mem: [u8; 16]) -> Option<Outcome> {
-    let mut cpu = cpu.clone();
-    let mut flags = 0x44; // as XOR leaves them: ZF and PF
-    let mut mem = mem;
-    let low = u64::from_le_bytes(mem[..8].try_into().expect("8 bytes"));
-    let high = u16::from_le_bytes([mem[8], mem[9]]);
-    let (reg, rm) = (i.modrm >> 3 & 7, i.modrm & 7);
-    let x = &mut cpu.x87;
-    let mut store = |x: &mut X87, f: Format, chop: bool, pop: bool| {
-        let len = [4, 8, 2, 4, 8, 10, 10][f as usize];
-        let s = x.store(f, chop);
-        x.status = s.status;
-        if s.write {
-            let mut bytes = [0; 16];
-            bytes[..8].copy_from_slice(&s.low.to_le_bytes());
-            bytes[8..10].copy_from_slice(&s.high.to_le_bytes());
-            mem[..len].copy_from_slice(&bytes[..len]);
-            if pop {
-                x.pop();
-            }
-        }
-    };
-    if i.modrm < 0xc0 {
-        let format = [Format::F32, Format::I32, Format::F64, Format::I16][usize::from(i.esc >> 1)];
-        match (i.esc, reg) {
-            (0 | 2 | 4 | 6, 2 | 3) => x.compare_memory(format, low, reg == 3),
-            (0 | 2 | 4 | 6, _) => x.arith_memory(Arith::from_raw(reg.into()), format, low),
-            (1 | 3 | 5 | 7, 0) => x.load(format, low, 0),
-            (3 | 5 | 7, 1) => store(x, if i.esc == 5 { Format::I64 } else { format }, true, true),
-            (1 | 3 | 5 | 7, 2 | 3) => store(x, format, false, reg == 3),
-            (3, 5) => x.load(Format::F80, low, high),
-            (3, 7) => store(x, Format::F80, false, true),
-            (7, 4) => x.load(Format::Bcd, low, high),
-            (7, 5) => x.load(Format::I64, low, 0),
-            (7, 6) => store(x, Format::Bcd, false, true),
-            (7, 7) => store(x, Format::I64, false, true),
-            _ => return None,
-        }
-    } else {
-        let arith = Arith::from_raw(reg.into());
-        let reversed = Arith::from_raw(if reg >= 4 { reg ^ 1 } else { reg }.into());
-        let mut to_flags = |o: Order| {
-            flags = match o {
-                Order::Greater => 0,
-                Order::Less => 1,
-                Order::Equal => 0x40,
-                Order::Unordered => 0x45,
-            };
-        };
-        match (i.esc, reg) {
-            (0, 2 | 3) => x.compare(rm, false, u8::from(reg == 3)),
-            (0, _) => x.arith(arith, 0, rm, false),
-            (1, 0) => x.load_register(rm),
-            (1, 1) => x.exchange(rm),
-            (1, 4..=7) => match i.modrm {
-                0xe2 | 0xe3 | 0xe6 | 0xe7 | 0xef => return None,
-                op => x.implied(op),
-            },
-            // The flags are ZF and PF: not below, equal, unordered.
-            (2, 0..=3) => x.move_if(rm, reg != 0),
-            (3, 0..=3) => x.move_if(rm, reg == 0),
-            (2, 5) if rm == 1 => x.compare(1, true, 2),
-            (3, 5 | 6) => to_flags(x.compare_flags(rm, reg == 5, false)),
-            (7, 5 | 6) => to_flags(x.compare_flags(rm, reg == 5, true)),
-            (4, 0 | 1 | 4..=7) => x.arith(reversed, rm, 0, false),
-            (6, 0 | 1 | 4..=7) => x.arith(reversed, rm, 0, true),
-            (6, 3) if rm == 1 => x.compare(1, false, 2),
-            (5, 2 | 3) => x.store_register(rm, reg == 3),
-            (5, 4 | 5) => x.compare(rm, true, u8::from(reg == 5)),
-            _ => return None,
-        }
-    }
-    Some(Outcome { cpu, mem, flags })
 }
 
 struct Random(u64);
@@ -322,14 +231,7 @@ fn check(native: &Native, i: Inst, seed: u64, count: u32, unmasked: bool, ulps: 
         let Some(got) = model(i, &cpu, mem) else { return Ok(()) };
         let want = native.run(i, &cpu, mem);
         let (g, w) = (&got.cpu.x87, &want.cpu.x87);
-        let same_regs = g.regs.iter().zip(&w.regs).all(|(a, b)| {
-            a == b
-                || (ulps > 0 && {
-                    let line =
-                        |r: &crate::state::X87Reg| i128::from(r.sign_exp) << 63 | i128::from(r.mantissa & !(1 << 63));
-                    (line(a) - line(b)).unsigned_abs() <= u128::from(ulps)
-                })
-        });
+        let same_regs = ulps_apart(g, w) <= u128::from(ulps);
         // Rounded-up depends on the last place.
         let status_mask = if ulps > 0 { !0x200 } else { !0 };
         // 2^-1 - 1: the manuals say -1/2, this CPU gives its operand back.
@@ -380,21 +282,6 @@ fn check_all(insts: &[(u8, u8)], count: u32, unmasked: bool, ulps: u64) {
     assert!(failed == 0, "{failed} instructions\n{bad}");
 }
 
-fn is_transcendental(esc: u8, modrm: u8) -> bool {
-    esc == 1
-        && matches!(
-            modrm,
-            implied::F2XM1
-                | implied::FYL2X
-                | implied::FPTAN
-                | implied::FPATAN
-                | implied::FYL2XP1
-                | implied::FSINCOS
-                | implied::FSIN
-                | implied::FCOS
-        )
-}
-
 fn all() -> Vec<(u8, u8)> {
     let mut v = Vec::new();
     for esc in 0..8u8 {
@@ -405,7 +292,7 @@ fn all() -> Vec<(u8, u8)> {
             }
         }
     }
-    v.retain(|&(esc, modrm)| !is_transcendental(esc, modrm));
+    v.retain(|&(esc, modrm)| !is_transcendental(Inst { esc, modrm }));
     v
 }
 
@@ -438,4 +325,33 @@ fn transcendental_within_one_ulp_masked() {
 #[test]
 fn transcendental_within_one_ulp_unmasked() {
     check_all(&TRANSCENDENTAL, 6000, true, 1);
+}
+
+/// Writes `fixtures/x87.txt` when asked to.
+#[test]
+fn record_cases() {
+    if std::env::var_os("X87_RECORD").is_none() {
+        return;
+    }
+    let native = Native::new();
+    let mut text = String::from(
+        "# Recorded from an x86_64 CPU by `X87_RECORD=1 cargo test -p xrun-runtime record_cases`; never edited by hand.\n",
+    );
+    let mut insts = all();
+    insts.retain(|&(_, modrm)| modrm < 0xc0 || modrm & 7 < 2 || (0xe0..).contains(&modrm));
+    insts.extend(TRANSCENDENTAL);
+    for (esc, modrm) in insts {
+        let i = Inst { esc, modrm };
+        let mut random = Random(u64::from(esc) << 8 ^ u64::from(modrm) ^ 0x5851_f42d_4c95_7f2d);
+        for n in 0..if is_transcendental(i) { 40 } else { 8 } {
+            let (cpu, mem) = (random.cpu(n % 4 == 3), random.memory());
+            if model(i, &cpu, mem).is_none() || (i.modrm == implied::F2XM1 && x_is_minus_one(&cpu.x87)) {
+                continue;
+            }
+            let o = native.run(i, &cpu, mem);
+            let (before, after) = (print_state(&cpu.x87, &mem), print_state(&o.cpu.x87, &o.mem));
+            text += &format!("{:x} {modrm:x} {before} {after} {:x}\n", 0xd8 | esc, o.flags & 0x8d5);
+        }
+    }
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/x87.txt"), text).expect("a writable fixture");
 }
