@@ -481,7 +481,14 @@ impl Thread {
                 crate::signal::deliver_sync(self, &fault);
                 return None;
             }
-            // Indirect, Stale: found by `rip`.
+            r if r == ExitReason::Stale as u64 => {
+                // The check before the code found it changed, or a signal handler made way for something: made anew if need be.
+                if code::is_checked(rip) {
+                    code::invalidate(rip..rip + 1);
+                }
+                None
+            }
+            // Indirect: found by `rip`.
             _ => None,
         };
         if alone && self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0 {

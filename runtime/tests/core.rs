@@ -460,7 +460,8 @@ fn a_write_to_code_is_seen() {
     w.mark(0x8004);
     w.exit(0x1400_0000, page, None);
     install([w]);
-    for v in [6, 7, 200] {
+    // Far more often than a page may be written before its code is checked instead of watched.
+    for v in 6..256 {
         let t = run(0x8000, |c| {
             c.gpr[RDI] = page;
             c.gpr[RBX] = v;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `arena` | the memory, the lookup table, instruction cache maintenance |
 //! | `branch` | the instructions that are patched |
+//! | `checked` | code on pages that are written all the time |
 //! | `region` | one region's tables |
 //! | `unaligned` | ordered accesses that met an unaligned address |
 //! | `cache` | all tables and their changes |
@@ -18,16 +19,17 @@
 pub mod arena;
 pub mod branch;
 pub mod cache;
+pub mod checked;
 pub mod region;
 pub mod unaligned;
 
-use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
+use crate::engine::{Extent, FlagForm, GuestCode, Ordering, Request, TranslateError};
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
 use cache::Cache;
 pub use cache::{Mended, Stats, Stop, Trapped};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,6 +41,12 @@ static ORDERED: AtomicBool = AtomicBool::new(false);
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 /// Guest instructions that made an unaligned access that must be ordered or atomic. Never many: each costs a signal and a translation.
 static UNALIGNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+/// Pages (numbers of 4 KiB) with code that were written, and how often.
+static WRITTEN: Mutex<BTreeMap<u64, u32>> = Mutex::new(BTreeMap::new());
+/// How many of them were written [`TOO_OFTEN`].
+static CHECKED: AtomicU32 = AtomicU32::new(0);
+/// From so many writes on, code on a page is checked at each entry, and the page is not watched any more.
+const TOO_OFTEN: u32 = 24;
 /// Not 0 while [`flush`] wants all threads out.
 static STOPPING: AtomicU32 = AtomicU32::new(0);
 /// Held by the thread that empties the cache.
@@ -193,16 +201,31 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
         let single = extent == Extent::Single;
         let make = |ordering| {
             let request = Request { pc, ordering, extent };
-            if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &crate::memory::Code) }
+            if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &Watched) }
         };
         let mut t = make(ordering)?;
-        if has_unaligned(&t.depends) {
+        let fenced = has_unaligned(&t.depends);
+        if fenced {
             t = make(Ordering::Fenced)?;
         }
         if t.words.is_empty() {
             return Err(TranslateError::Fetch(pc));
         }
-        let listed = !single && tries < TRIES;
+        let mut listed = !single && tries < TRIES;
+        if listed && CHECKED.load(Mem::Relaxed) != 0 {
+            let bytes = checked_bytes(&t.depends);
+            if !bytes.is_empty() {
+                // Made again after the copy was taken: equal, so it is of what the copy holds.
+                let again = make(if fenced { Ordering::Fenced } else { ordering })?;
+                if again.words != t.words || again.depends != t.depends {
+                    continue;
+                }
+                match checked::with_check(&t, &bytes) {
+                    Some(c) => t = c,
+                    None => listed = false,
+                }
+            }
+        }
         let epoch = epoch();
         let host = with(|c| {
             if listed {
@@ -228,6 +251,67 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
             None => return Err(TranslateError::Fetch(pc)),
         }
     }
+}
+
+/// Guest code as a translation reads it: what it read is watched, but for the pages that are checked.
+struct Watched;
+
+impl crate::engine::GuestCode for Watched {
+    fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
+        if CHECKED.load(Mem::Relaxed) == 0 {
+            return crate::memory::Code.fetch(addr, buf);
+        }
+        let mut got = 0;
+        while got < buf.len() {
+            let at = addr.wrapping_add(got as u64);
+            let n = (buf.len() - got).min(4096 - (at % 4096) as usize);
+            let part = &mut buf[got..got + n];
+            let read = if is_checked(at) { Unwatched.fetch(at, part) } else { crate::memory::Code.fetch(at, part) };
+            got += read;
+            if read < n {
+                break;
+            }
+        }
+        got
+    }
+}
+
+fn written() -> MutexGuard<'static, BTreeMap<u64, u32>> {
+    WRITTEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A write to a watched page at `addr` faulted. Only for the fault handler that interrupted translated code or a helper.
+pub fn note_write(addr: u64) {
+    let mut written = written();
+    let n = written.entry(addr >> 12).or_insert(0);
+    *n += 1;
+    if *n == TOO_OFTEN {
+        CHECKED.fetch_add(1, Mem::Relaxed);
+    }
+}
+
+/// Whether code on the page of `addr` is checked at each entry.
+pub fn is_checked(addr: u64) -> bool {
+    CHECKED.load(Mem::Relaxed) != 0 && written().get(&(addr >> 12)).is_some_and(|n| *n >= TOO_OFTEN)
+}
+
+/// What is on checked pages of the ranges, with its contents now.
+fn checked_bytes(ranges: &[Range<u64>]) -> Vec<(Range<u64>, Vec<u8>)> {
+    let mut all = Vec::new();
+    for r in ranges {
+        let mut at = r.start;
+        while at < r.end {
+            let end = r.end.min((at | 0xfff) + 1);
+            if is_checked(at) {
+                let mut b = vec![0; (end - at) as usize];
+                let n = crate::memory::access::read_some(at, &mut b);
+                b.truncate(n);
+                all.push((at..at + n as u64, b));
+            }
+            at = end;
+        }
+    }
+    all
 }
 
 /// Code made from any byte of `range` is not started any more; threads inside it leave at their next exit. Called after the bytes
@@ -357,11 +441,12 @@ pub fn forked() {
 pub struct ForkGuard {
     _flushing: MutexGuard<'static, ()>,
     _unaligned: MutexGuard<'static, BTreeSet<u64>>,
+    _written: MutexGuard<'static, BTreeMap<u64, u32>>,
     _cache: MutexGuard<'static, Option<Cache>>,
 }
 
 /// See [`ForkGuard`].
 pub fn fork_guard() -> ForkGuard {
     let flushing = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
-    ForkGuard { _flushing: flushing, _unaligned: unaligned(), _cache: lock() }
+    ForkGuard { _flushing: flushing, _unaligned: unaligned(), _written: written(), _cache: lock() }
 }

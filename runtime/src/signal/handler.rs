@@ -174,7 +174,7 @@ mod imp {
             }
             let back = t.cpu.helper_return;
             if back != 0 && back & 1 == 0 {
-                if signal == libc::SIGSEGV && memory::on_fault(addr) == memory::Fault::Retry {
+                if signal == libc::SIGSEGV && write_to_code(addr) {
                     return;
                 }
                 if let Some((rip, form)) = code::guest_at(back - 4) {
@@ -207,6 +207,15 @@ mod imp {
                 true
             }
         }
+    }
+
+    /// Whether the fault at `addr` was put right: nearly always a write to a page with code.
+    fn write_to_code(addr: u64) -> bool {
+        let right = memory::on_fault(addr) == memory::Fault::Retry;
+        if right {
+            code::note_write(addr);
+        }
+        right
     }
 
     /// Whether the interrupted word was an atomic operation on an unaligned address, which is then carried out.
@@ -254,7 +263,7 @@ mod imp {
                     *shadow = p;
                     return;
                 }
-                let retry = signal == libc::SIGSEGV && memory::on_fault(addr) == memory::Fault::Retry;
+                let retry = signal == libc::SIGSEGV && write_to_code(addr);
                 if retry && !code::is_dead(c.pc) {
                     return;
                 }
