@@ -6,6 +6,7 @@
 
 use super::wide::Wide;
 use super::{BIAS, Class, Env, F80, arith, sw};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// ln 2.
 const LN2: Wide = Wide { sign: false, exp: -1, sig: 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af };
@@ -77,7 +78,7 @@ fn log2_of_ratio(f: Wide) -> Wide {
         power = power.mul(square);
         power.div_int(2 * n + 1)
     });
-    sum.mul(LOG2E).shl(1)
+    sum.mul(LOG2E).scale(1)
 }
 
 /// log2 of a positive finite value.
@@ -181,11 +182,11 @@ pub fn y_log2_x_plus_1(env: &mut Env, y: F80, x: F80) -> Option<F80> {
 
 /// arctan(t) for 0 <= t <= 1.
 fn arctan_unit(t: Wide) -> Wide {
-    let k = t.shl(3).round();
+    let k = t.scale(3).round();
     let u = if k == 0 {
         t
     } else {
-        let c = Wide::int(k).shl(-3);
+        let c = Wide::int(k).scale(-3);
         t.sub(c).div(Wide::ONE.add(t.mul(c)))
     };
     if u.is_zero() {
@@ -209,20 +210,20 @@ pub fn arctangent(env: &mut Env, y: F80, x: F80) -> Option<F80> {
         _ => env.denormals(&[x, y])?,
     }
     let angle = |w: Wide, env: &mut Env| Some(Wide { sign: y.sign(), ..w }.result(env));
-    let quarter = PI.shl(-2);
+    let quarter = PI.scale(-2);
     match (cy, cx) {
         (Infinity, Infinity) => return angle(if x.sign() { PI.sub(quarter) } else { quarter }, env),
-        (Infinity, _) => return angle(PI.shl(-1), env),
+        (Infinity, _) => return angle(PI.scale(-1), env),
         (Zero, _) | (_, Infinity) => {
             return if x.sign() { angle(PI, env) } else { Some(F80::zero(y.sign())) };
         }
-        (_, Zero) => return angle(PI.shl(-1), env),
+        (_, Zero) => return angle(PI.scale(-1), env),
         _ => {}
     }
     let (wy, wx) = (Wide::of(y).abs(), Wide::of(x).abs());
     let a = if wx.below(wy) {
         let a = arctan_unit(wx.div(wy));
-        let half = PI.shl(-1);
+        let half = PI.scale(-1);
         if x.sign() { half.add(a) } else { half.sub(a) }
     } else {
         let a = arctan_unit(wy.div(wx));

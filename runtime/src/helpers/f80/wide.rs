@@ -2,6 +2,7 @@
 //! their results keep. Each operation errs by less than 2 units of 2^-127 relative; exponents never overflow in their use here.
 
 use super::{BIAS, Env, F80, Finite};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// `sig / 2^127 * 2^exp`, top bit of `sig` set; zero is `sig == 0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +41,12 @@ impl Wide {
         self.sig == 0
     }
 
-    pub fn neg(self) -> Wide {
-        Wide { sign: !self.sign, ..self }
-    }
-
     pub fn abs(self) -> Wide {
         Wide { sign: false, ..self }
     }
 
-    pub fn shl(self, n: i32) -> Wide {
+    /// `self * 2^n`.
+    pub fn scale(self, n: i32) -> Wide {
         Wide { exp: self.exp + n, ..self }
     }
 
@@ -61,7 +59,51 @@ impl Wide {
         }
     }
 
-    pub fn add(self, o: Wide) -> Wide {
+    /// Quotient by a small integer.
+    pub fn div_int(self, d: u64) -> Wide {
+        if self.is_zero() {
+            return self;
+        }
+        let d = u128::from(d);
+        let (q1, r1) = (self.sig / d, self.sig % d);
+        let up = q1.leading_zeros();
+        let more = ((r1 << 64) / d) << 64 >> (128 - up.clamp(1, 127));
+        let sig = if up == 0 { q1 } else { q1 << up | more };
+        Wide { sign: self.sign, exp: self.exp - up as i32, sig }
+    }
+
+    /// Nearest integer, for values below 2^62.
+    pub fn round(self) -> i64 {
+        if self.is_zero() || self.exp < -1 {
+            return 0;
+        }
+        let half = if self.exp < 0 { self.sig >> 127 } else { self.sig >> (126 - self.exp) };
+        let m = ((half + 1) >> 1) as i64;
+        if self.sign { -m } else { m }
+    }
+
+    /// The result of an instruction: inexact always, since the true value is irrational or longer than any register.
+    /// Precision control does not apply to it.
+    pub fn result(self, env: &mut Env) -> F80 {
+        if self.is_zero() {
+            return F80::zero(self.sign);
+        }
+        env.round_to(self.sign, self.exp + BIAS, self.sig | 1, 64)
+    }
+}
+
+impl Neg for Wide {
+    type Output = Wide;
+
+    fn neg(self) -> Wide {
+        Wide { sign: !self.sign, ..self }
+    }
+}
+
+impl Add for Wide {
+    type Output = Wide;
+
+    fn add(self, o: Wide) -> Wide {
         if self.is_zero() {
             return o;
         }
@@ -90,12 +132,20 @@ impl Wide {
         let more = if up == 0 { 0 } else { rest >> (128 - up) };
         Wide { sign: a.sign, exp: a.exp - up as i32, sig: s << up | more }
     }
+}
 
-    pub fn sub(self, o: Wide) -> Wide {
-        self.add(o.neg())
+impl Sub for Wide {
+    type Output = Wide;
+
+    fn sub(self, o: Wide) -> Wide {
+        self + -o
     }
+}
 
-    pub fn mul(self, o: Wide) -> Wide {
+impl Mul for Wide {
+    type Output = Wide;
+
+    fn mul(self, o: Wide) -> Wide {
         if self.is_zero() || o.is_zero() {
             return Wide { sign: self.sign != o.sign, ..Wide::ZERO };
         }
@@ -110,9 +160,13 @@ impl Wide {
         let sig = if up == 0 { hi } else { hi << 1 | lo >> 127 };
         Wide { sign: self.sign != o.sign, exp: self.exp + o.exp + 1 - up as i32, sig }
     }
+}
+
+impl Div for Wide {
+    type Output = Wide;
 
     /// Quotient by long division, one bit at a time.
-    pub fn div(self, o: Wide) -> Wide {
+    fn div(self, o: Wide) -> Wide {
         if self.is_zero() {
             return Wide { sign: self.sign != o.sign, ..Wide::ZERO };
         }
@@ -136,37 +190,5 @@ impl Wide {
             r <<= 1;
         }
         Wide { sign: self.sign != o.sign, exp, sig: q }
-    }
-
-    /// Quotient by a small integer.
-    pub fn div_int(self, d: u64) -> Wide {
-        if self.is_zero() {
-            return self;
-        }
-        let d = u128::from(d);
-        let (q1, r1) = (self.sig / d, self.sig % d);
-        let up = q1.leading_zeros();
-        let more = ((r1 << 64) / d) << 64 >> (128 - up.min(127).max(1));
-        let sig = if up == 0 { q1 } else { q1 << up | more };
-        Wide { sign: self.sign, exp: self.exp - up as i32, sig }
-    }
-
-    /// Nearest integer, for values below 2^62.
-    pub fn round(self) -> i64 {
-        if self.is_zero() || self.exp < -1 {
-            return 0;
-        }
-        let half = if self.exp < 0 { self.sig >> 127 } else { self.sig >> (126 - self.exp) };
-        let m = ((half + 1) >> 1) as i64;
-        if self.sign { -m } else { m }
-    }
-
-    /// The result of an instruction: inexact always, since the true value is irrational or longer than any register.
-    /// Precision control does not apply to it.
-    pub fn result(self, env: &mut Env) -> F80 {
-        if self.is_zero() {
-            return F80::zero(self.sign);
-        }
-        env.round_to(self.sign, self.exp + BIAS, self.sig | 1, 64)
     }
 }

@@ -209,7 +209,7 @@ pub unsafe extern "C" fn memory_image(cpu: *mut CpuState, a: u64, b: u64, _: u64
                 x.set_environment(&image[..len]);
             }
         }
-        _ if b % 16 != 0 => raise(cpu, Trap::GeneralProtection),
+        _ if !b.is_multiple_of(16) => raise(cpu, Trap::GeneralProtection),
         4 => {
             let mut image = [0; 512];
             image::fxsave(cpu, variant, &mut image);

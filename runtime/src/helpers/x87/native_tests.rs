@@ -164,7 +164,7 @@ impl Random {
         // Operations meet mostly ST(0) and a near neighbour: make them alike now and then.
         x.top = self.below(8) as u8;
         if self.below(3) == 0 {
-            let (a, b) = (usize::from(x.top), usize::from(x.top + 1 & 7));
+            let (a, b) = (usize::from(x.top), usize::from((x.top + 1) & 7));
             x.regs[b] = x.regs[a];
             if self.below(2) == 0 {
                 x.regs[b].sign_exp ^= self.pick(&[0x8000, 1, 2, 3, 0x8001, 0x8003]);
@@ -175,7 +175,7 @@ impl Random {
         }
         x.in_use = match self.below(4) {
             0 => self.next() as u8,
-            _ => 0xff & !(1 << ((x.top + 7) & 7)),
+            _ => !(1 << ((x.top + 7) & 7)),
         };
         let masks = if unmasked { self.next() as u16 & 0x3f } else { 0x3f };
         let precision = self.pick(&[0x300, 0x300, 0x300, 0, 0x200, 0x100]);
