@@ -27,7 +27,40 @@ pub struct Assembled {
 }
 
 impl Program {
+    /// Whether every way through ends: jumps go forward, except a counted loop's.
+    fn ends(&self) -> bool {
+        let counter = |n: usize, set: bool| {
+            self.items.get(n).is_some_and(|i| {
+                let i = &i.instruction;
+                i.op0_kind() == OpKind::Register
+                    && i.op0_register().full_register() == Register::R15
+                    && if set {
+                        i.code() == Code::Mov_r32_imm32
+                    } else {
+                        matches!(i.code(), Code::Dec_rm32 | Code::Sub_rm64_imm8)
+                    }
+            })
+        };
+        // A jump into a loop past where its counter is set.
+        let into = |n: usize, t: usize| {
+            self.items.iter().enumerate().any(|(b, back)| {
+                back.target
+                    .is_some_and(|top| top <= b && (n + 1 < top && t >= top && t <= b || n > b && t <= b && t > top))
+            })
+        };
+        self.items.iter().enumerate().all(|(n, item)| match item.target {
+            Some(t) if into(n, t) => false,
+            None => true,
+            Some(t) if item.instruction.mnemonic() == Mnemonic::Lea => t > n + 1,
+            Some(t) => t > n || t > 0 && n > 0 && counter(n - 1, false) && counter(t - 1, true),
+        })
+    }
+
+    /// `None` when something has no encoding, or the program might not end.
     pub fn assemble(&self) -> Option<Assembled> {
+        if !self.ends() {
+            return None;
+        }
         let mut starts = vec![START; self.items.len() + 1];
         // Lengths do not depend on the distance, except that a short branch may not reach: two rounds settle it.
         for _ in 0..2 {

@@ -187,6 +187,9 @@ fn disagreement(
     let case = Case { code: assembled.code.clone(), state: s.clone() };
     let expected = native.run(&case);
     let Some(undefined) = program.undefined_at(s, &assembled, &expected) else { return Ok(None) };
+    if expected.fault.is_some_and(|f| f.signal == libc::SIGALRM) {
+        return Ok(None);
+    }
     let got = server.run(std::slice::from_ref(&case))?.remove(0);
     if matches!(&got, Ok(o) if o.fault.is_some_and(|f| f.signal == state::UNSUPPORTED)) {
         return Ok(None);
@@ -223,10 +226,14 @@ fn shrink(
 ) -> Result<(Program, State, Failure), String> {
     let mut best = first;
     let subjects = subject(&best.differences);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let related = |f: &Failure| !subject(&f.differences).is_disjoint(&subjects);
     loop {
         let before = program.items.len();
         for n in (0..program.items.len()).rev() {
+            if Instant::now() > deadline {
+                return Ok((program, s, best));
+            }
             let smaller = program.without(n);
             if let Some(f) = disagreement(native, server, &smaller, &s)?
                 && related(&f)
@@ -328,6 +335,9 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         for ((number, program, s, assembled, case, family), got) in batch.into_iter().zip(results) {
             let expected = native.run(&case);
             let Some(undefined) = program.undefined_at(&s, &assembled, &expected) else { continue };
+            if expected.fault.is_some_and(|f| f.signal == libc::SIGALRM) {
+                continue;
+            }
             let t = tally.entry(family).or_default();
             if let Ok(got) = &got
                 && got.fault.is_some_and(|f| f.signal == state::UNSUPPORTED)

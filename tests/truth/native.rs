@@ -227,10 +227,10 @@ fn install_handlers() {
         }
         sa.sa_sigaction = on_tick as *const () as usize;
         sa.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        libc::sigaction(libc::SIGVTALRM, &sa, std::ptr::null_mut());
+        libc::sigaction(libc::SIGALRM, &sa, std::ptr::null_mut());
         let second = libc::timeval { tv_sec: 1, tv_usec: 0 };
         let every = libc::itimerval { it_interval: second, it_value: second };
-        libc::setitimer(libc::ITIMER_VIRTUAL, &every, std::ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &every, std::ptr::null_mut());
     }
 }
 
@@ -276,12 +276,12 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
     unsafe { leave(signal, (*info).si_code, (*info).si_addr() as u64, uc.cast()) }
 }
 
-/// A case still running after a whole second of CPU time is stuck; it ends with SIGVTALRM.
+/// A case still running after a whole second is stuck; it ends with SIGALRM.
 extern "C" fn on_tick(_: i32, _: *mut libc::siginfo_t, uc: *mut libc::c_void) {
     let now = RUNNING.load(Ordering::Relaxed);
     let stuck = now & 1 == 1 && LAST_TICK.swap(now, Ordering::Relaxed) == now;
     if stuck {
         // SAFETY: the kernel passed `uc`, and the case runs on this thread.
-        unsafe { leave(libc::SIGVTALRM, 0, 0, uc.cast()) }
+        unsafe { leave(libc::SIGALRM, 0, 0, uc.cast()) }
     }
 }

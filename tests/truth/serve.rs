@@ -1,5 +1,5 @@
 //! The AArch64 half of the comparison: reads cases from standard input, runs each through the translator, writes outcomes to
-//! standard output. Ends when the input does. A case that runs for ten seconds of CPU time ends the process by SIGVTALRM.
+//! standard output. Ends when the input does. A case that runs for two seconds ends the process by SIGALRM.
 //!
 //! A request is a byte that says what is wanted (bit 0: a listing instead of the outcome; the rest: the
 //! [`Mode`]), the length of the code as a u32, the code and the state.
@@ -28,7 +28,7 @@ pub fn main() -> Result<bool, String> {
         let mode = Mode::from_number(head[0] >> 1);
         let mut reply = Vec::new();
         if head[0] & 1 == 0 {
-            watch(10);
+            watch(2);
             Wire::put_outcome(&mut reply, &t.run(&case, mode));
             watch(0);
         } else {
@@ -44,5 +44,5 @@ fn watch(seconds: i64) {
     let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let once = libc::itimerval { it_interval: none, it_value: libc::timeval { tv_sec: seconds, tv_usec: 0 } };
     // SAFETY: arms or disarms a timer of this process.
-    unsafe { libc::setitimer(libc::ITIMER_VIRTUAL, &once, std::ptr::null_mut()) };
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &once, std::ptr::null_mut()) };
 }

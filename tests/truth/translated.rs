@@ -24,6 +24,8 @@ use xrun_runtime::thread::Thread;
 use xrun_runtime::{abi, enter, helpers};
 
 const ARENA: usize = 1 << 20;
+/// More exits than any case that ends has.
+const MOST_EXITS: u32 = 20_000;
 const INT3: u8 = 0xcc;
 
 /// Set by the signal handler: the translation met an unaligned access it cannot make.
@@ -157,9 +159,14 @@ impl Translated {
         // SAFETY: this thread is outside translated code, so the handler does not look.
         unsafe { (*SHARED.live.get()).clear() };
         let mut pc = START;
+        let mut exits = 0;
         let fault = loop {
             if pc == end {
                 break None;
+            }
+            exits += 1;
+            if exits > MOST_EXITS {
+                break Some(Fault { signal: libc::SIGALRM, code: 0, addr: pc });
             }
             let host = match self.region(pc, mode) {
                 Ok(h) => h,
