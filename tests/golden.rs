@@ -7,7 +7,7 @@
 //! test: cmp eax, ebx; setb cl      instructions, NASM syntax
 //! live: cz                         flags read afterwards: letters of czsop, `all` or `none` (default)
 //! host: v8.0 max                   hosts (default v8.2)
-//! order: tso                       ordered memory accesses (default: plain)
+//! order: tso                       plain (default), tso or fenced memory accesses
 //! code: 39d8 0f92c1                the bytes
 //!   v8.2:                          what they become
 //!     ; cmp eax, ebx
@@ -37,7 +37,7 @@ struct Test {
     asm: String,
     live: String,
     hosts: Vec<String>,
-    tso: bool,
+    order: String,
     code: Vec<u8>,
     listing: String,
 }
@@ -95,7 +95,12 @@ fn translate(t: &Test, host: HostFeatures) -> Output {
         live => reader(live),
     };
     let guest = Guest { code, after };
-    let ordering = if t.tso { Ordering::Tso } else { Ordering::Plain };
+    let ordering = match t.order.as_str() {
+        "" | "plain" => Ordering::Plain,
+        "tso" => Ordering::Tso,
+        "fenced" => Ordering::Fenced,
+        other => panic!("order: '{other}' is none of plain, tso, fenced"),
+    };
     let request = Request { pc: AT, ordering, extent: Extent::Loop };
     let region = Region::find(AT, Extent::Loop, &guest).expect("there is code");
     let facts = Facts::of(&region, &guest);
@@ -162,7 +167,7 @@ fn parse(path: &Path, text: &str) -> Vec<Test> {
         match line.split_once(':') {
             Some(("live", v)) => t.live = v.trim().into(),
             Some(("host", v)) => t.hosts = v.split_whitespace().map(String::from).collect(),
-            Some(("order", v)) => t.tso = v.trim() == "tso",
+            Some(("order", v)) => t.order = v.trim().into(),
             Some(("code", v)) => {
                 let hex: Vec<u8> = v.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
                 t.code = hex
@@ -189,8 +194,8 @@ fn print(tests: &[Test]) -> String {
                 let _ = writeln!(out, "{name}: {value}");
             }
         }
-        if t.tso {
-            out += "order: tso\n";
+        if !t.order.is_empty() {
+            let _ = writeln!(out, "order: {}", t.order);
         }
         let code: String = t.code.iter().map(|b| format!("{b:02x}")).collect();
         let _ = writeln!(out, "code: {code}");

@@ -340,6 +340,7 @@ fn install_handlers() {
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::c_void) {
     if !SHARED.inside.load(Ordering::SeqCst) {
         // Not from a case: a bug in this program. Returning with the default action in place ends it as usual.
+        eprintln!("signal {signal} outside translated code");
         // SAFETY: resets one signal's action.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
         return;
@@ -387,6 +388,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
                 libc::abort();
             }
         } else {
+            let at = c.pc.wrapping_sub(enter::leave());
+            eprintln!("signal {signal} at {:#x} (enter's exit {at:+#x}), address {:#x}", c.pc, (*info).si_addr() as u64);
             libc::signal(signal, libc::SIG_DFL);
             return;
         }
