@@ -119,7 +119,7 @@ macro_rules! programs {
         }
     )* };
 }
-programs! { errors files ipc poll proc process signals threads }
+programs! { errors files interrupts ipc jit memory poll proc process signals start threads }
 
 /// What emulators get wrong counts only where there is none.
 #[test]

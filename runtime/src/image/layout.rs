@@ -14,7 +14,7 @@ pub struct Randomness {
     pub stack: u64,
     /// Within the stack's first pages: 13 bits, in bytes.
     pub stack_offset: u64,
-    /// Start of brk above the program: up to 32 MiB.
+    /// Start of brk above the program: up to 1 GiB.
     pub brk: u64,
 }
 
@@ -59,7 +59,7 @@ pub fn layout(end: u64, stack_limit: u64, random: Option<Randomness>) -> Layout 
         stack_offset: r.stack_offset % 8192,
         mmap_base: (end - gap - pages(r.mmap, 28)) & !(PAGE - 1),
         program_base: ((end / 3 * 2) & !(PAGE - 1)) + pages(r.program, 28),
-        brk_offset: (r.brk % (32 << 20)) & !(PAGE - 1),
+        brk_offset: (r.brk % (1 << 30)) & !(PAGE - 1),
     }
 }
 

@@ -508,6 +508,10 @@ impl Space {
         if !addr.is_multiple_of(PAGE) {
             return Err(libc::EINVAL);
         }
+        // The advice there is (asm-generic/mman-common.h), and memory failure injection, which is for root.
+        if !matches!(advice, 0..=4 | 8..=25 | 100..=103) {
+            return Err(libc::EINVAL);
+        }
         let r = self.user_range(addr, len).ok_or(libc::EINVAL)?;
         let replaces =
             matches!(advice, libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE | MADV_DONTNEED_LOCKED);
