@@ -135,6 +135,12 @@ fn measure(row: &Row, options: &Options) -> Line {
     if options.qemu {
         line.qemu = Some(side(Side::Qemu).and_then(compare));
     }
+    if row.kind == Kind::Startup {
+        line.peak = match (bench.peak(row, Side::Native), bench.peak(row, Side::Xrun)) {
+            (Ok(native), Ok(xrun)) => Some((native, xrun)),
+            _ => None,
+        };
+    }
     line.native = native.map(|runs| runs.iter().map(|run| run.cost).collect());
     line
 }

@@ -20,6 +20,8 @@ pub struct Line {
     pub native: Costs,
     pub qemu: Option<Costs>,
     pub xrun: Costs,
+    /// Largest resident memory in KiB, native and under xrun (start-up rows).
+    pub peak: Option<(u64, u64)>,
 }
 
 impl Line {
@@ -31,6 +33,7 @@ impl Line {
             native: Err("not run".to_string()),
             qemu: None,
             xrun: Err("not run".to_string()),
+            peak: None,
         }
     }
 
@@ -164,6 +167,10 @@ pub fn summary(lines: &[Line]) {
             millions(&line.xrun),
             line.qemu.as_ref().map_or("-".to_string(), millions),
         );
+        if let Some((native, xrun)) = line.peak {
+            let over = (xrun as f64 - native as f64) / 1024.0;
+            println!("peak memory, {}: xrun {over:.1} MiB over native", line.name);
+        }
     }
     let failed: Vec<_> = lines.iter().filter(|l| l.xrun.is_err()).map(|l| l.name).collect();
     if !failed.is_empty() {
@@ -189,6 +196,7 @@ pub fn json(path: &Path, bench: &Bench, lines: &[Line]) -> std::io::Result<()> {
                 "native": side(line, &line.native),
                 "qemu": line.qemu.as_ref().map(|q| side(line, q)),
                 "xrun": side(line, &line.xrun),
+                "peak_kib": line.peak.map(|(native, xrun)| json!({ "native": native, "xrun": xrun })),
             })
         })
         .collect();

@@ -155,6 +155,35 @@ impl Bench {
         Ok(run)
     }
 
+    /// Largest resident memory of one run of a start-up row, in KiB. Under an emulator its own is in it, which is why only the
+    /// difference between two sides means something.
+    pub fn peak(&self, row: &Row, side: Side) -> Result<u64, String> {
+        let (argv, env) = self.command(row, side, 0)?;
+        let mut full: Vec<OsString> = vec![];
+        if !Self::on_aarch64() {
+            full.extend(["qemu-aarch64-static", "-cpu", &self.cpu].map(OsString::from));
+        }
+        full.extend(argv);
+        let child = Command::new(&full[0])
+            .args(&full[1..])
+            .env_clear()
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("{:?}: {e}", full[0]))?;
+        let mut status = 0;
+        // SAFETY: all zeroes is a valid rusage, which holds integers only.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointers are to live locals of the right types; the child is ours and nobody else waits for it.
+        let waited = unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, &mut usage) };
+        if waited != child.id() as libc::pid_t || status != 0 {
+            return Err(format!("wait status {status}"));
+        }
+        Ok(usage.ru_maxrss as u64)
+    }
+
     /// Command line and environment of one side, without emulator and counter.
     pub fn command(
         &self,
