@@ -205,7 +205,7 @@ impl CpuState {
         f.set(Eflags::ZF, n & nzcv::Z != 0);
         f.set(Eflags::CF, n & nzcv::C != 0);
         f.set(Eflags::OF, n & nzcv::V != 0);
-        f.set(Eflags::PF, (self.pf as u8).count_ones() % 2 == 0);
+        f.set(Eflags::PF, (self.pf as u8).count_ones().is_multiple_of(2));
         f.set(Eflags::AF, (self.pf ^ self.af) & 0x10 != 0);
         f.set(Eflags::DF, self.df < 0);
         f

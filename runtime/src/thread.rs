@@ -137,7 +137,7 @@ pub(crate) fn stop_others(me: &Thread) {
             if in_code {
                 inside = true;
                 // Again now and then: the first may have come just before the thread went in.
-                if rounds % 64 == 0 {
+                if rounds.is_multiple_of(64) {
                     host::kick(tgid, tid);
                 }
             }

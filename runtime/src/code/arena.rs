@@ -93,7 +93,7 @@ impl Arena {
     }
 
     fn word(&self, at: u64) -> &AtomicU32 {
-        debug_assert!(at % 4 == 0 && at >= self.base && at < self.base + self.size as u64);
+        debug_assert!(at.is_multiple_of(4) && at >= self.base && at < self.base + self.size as u64);
         // SAFETY: aligned, inside the mapping, which is never unmapped; other threads only execute or atomically patch it.
         unsafe { AtomicU32::from_ptr(at as *mut u32) }
     }

@@ -43,7 +43,7 @@ impl Shadow {
     }
 
     fn holds(&self, at: u64) -> bool {
-        self.map != 0 && at % ENTRY == 0 && at >= self.low() && at <= self.base()
+        self.map != 0 && at.is_multiple_of(ENTRY) && at >= self.low() && at <= self.base()
     }
 
     /// The entry at `at`: (guest, host).

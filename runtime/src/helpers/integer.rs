@@ -121,7 +121,7 @@ pub unsafe extern "C" fn crc32c(_: *mut CpuState, crc: u64, data: u64, bytes: u6
     for byte in data.to_le_bytes().into_iter().take(bytes as usize) {
         crc ^= u32::from(byte);
         for _ in 0..8 {
-            crc = crc >> 1 ^ REFLECTED * (crc & 1);
+            crc = (crc >> 1) ^ (REFLECTED * (crc & 1));
         }
     }
     u64::from(crc)

@@ -62,6 +62,7 @@ pub struct HostSignals {
     pub(crate) tgid: i32,
     stopped: Option<Stopped>,
     /// The unaligned exclusive load whose store is still to come.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub(crate) exclusive: super::split::Exclusive,
 }
 
@@ -97,6 +98,7 @@ impl HostSignals {
     }
 
     /// Queues a signal; drops it when the queue is full. Only for the handler on the owning thread.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub(crate) fn put(&self, info: &libc::siginfo_t) {
         let head = self.head.load(Ordering::Relaxed);
         if head - self.tail.load(Ordering::Acquire) < QUEUE {
