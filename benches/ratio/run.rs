@@ -100,10 +100,11 @@ impl Bench {
     pub fn run(&self, row: &Row, side: Side, size: u64) -> Result<Run, String> {
         let (argv, env) = self.command(row, side, size)?;
         let key = self.key(&argv, side);
-        if side != Side::Xrun && !self.fresh {
-            if let Some(run) = self.recall(&key) {
-                return Ok(run);
-            }
+        if side != Side::Xrun
+            && !self.fresh
+            && let Some(run) = self.recall(&key)
+        {
+            return Ok(run);
         }
         let count_file = self.work.join(format!("{}.{side:?}.{size}.count", row.name));
         let _ = fs::remove_file(&count_file);

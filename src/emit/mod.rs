@@ -52,7 +52,7 @@ pub enum Addr {
 
 /// Emits words into a buffer; labels and the literal pool are resolved by [`Masm::finish`].
 pub struct Masm {
-    pub(super) a: words::Words,
+    a: words::Words,
     labels: Vec<Option<u32>>,
     fixups: Vec<link::Fixup>,
     literals: Vec<(u64, Label)>,

@@ -3,7 +3,7 @@
 use dynasmrt::{AssemblyOffset, DynasmApi};
 
 /// Words, and the bytes of one not yet whole.
-pub(super) struct Words {
+pub(crate) struct Words {
     words: Vec<u32>,
     partial: u32,
     bits: u32,

@@ -53,10 +53,8 @@ pub fn find(region: &Region, live_out: &[Flags]) -> (Vec<Fuse>, Vec<Known>) {
         let i = &region.insts[at].i;
         match i.mnemonic() {
             Mnemonic::Div | Mnemonic::Idiv => known[at] = dividend(region, at),
-            _ if is_setcc(i) => {
-                if zero_before(region, at) {
-                    known[at] = Known::Zero;
-                }
+            _ if is_setcc(i) && zero_before(region, at) => {
+                known[at] = Known::Zero;
             }
             _ => {}
         }

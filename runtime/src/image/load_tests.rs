@@ -135,7 +135,7 @@ fn scripts_and_what_cannot_be_run() {
         std::fs::set_permissions(dir.join(f), std::fs::Permissions::from_mode(0o755)).expect("permissions");
     }
     let with = |f: &str| Config { program: dir.join(f), args: vec![b"z".to_vec()], ..Config::default() };
-    let found = find(&with("s")).ok().expect("an interpreter");
+    let found = find(&with("s")).expect("an interpreter");
     let script = dir.join("s").into_os_string().into_vec();
     assert_eq!(found.argv, [p.into_os_string().into_vec(), b"-x y".to_vec(), script, b"z".to_vec()]);
     for (file, code, part) in [

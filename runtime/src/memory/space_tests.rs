@@ -1,5 +1,8 @@
 //! The address space against the real kernel: mappings are made, and their effects read back.
 
+// A list of ranges that has one element is what is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::super::access;
 use super::*;
 

@@ -133,5 +133,6 @@ fn as_the_kernel_lays_it_out() {
     // The kernel's frame lies below the state as ours does.
     let gap = c.fpstate - at;
     let ours = place(&CpuState { gpr: [0x7fff_0000_0000; 16], ..CpuState::default() }, &call(0), BOTH);
-    assert!(gap >= 440 && gap < 440 + 64 + 16 && ours.1 - ours.0 >= 440 && ours.1 - ours.0 < 440 + 64 + 16);
+    let room = 440..440 + 64 + 16;
+    assert!(room.contains(&gap) && room.contains(&(ours.1 - ours.0)));
 }

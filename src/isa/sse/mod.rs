@@ -103,8 +103,8 @@ impl Cx<'_> {
     /// Whether NZCV may be overwritten by this instruction, which changes no flags.
     pub fn nzcv_free(&self) -> bool {
         let live = self.live_out();
-        !live.intersects(Flags::NZCV)
-            && !(self.form() == FlagForm::FloatCompare && live.intersects(Flags::P | Flags::A))
+        let from_compare = self.form() == FlagForm::FloatCompare && live.intersects(Flags::P | Flags::A);
+        !live.intersects(Flags::NZCV) && !from_compare
     }
 
     /// The value of an 8-bit immediate operand.
