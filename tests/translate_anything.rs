@@ -37,8 +37,8 @@ fn translate(code: &[u8]) {
                         assert!(t.marks.iter().all(|m| m.word <= end), "{}", what());
                         for e in &t.exits {
                             assert!(e.site < end && e.stub + 3 < end, "exit in the code: {}", what());
-                            let quad = u64::from(t.words[e.stub as usize + 2])
-                                | u64::from(t.words[e.stub as usize + 3]) << 32;
+                            let quad =
+                                u64::from(t.words[e.stub as usize + 2]) | u64::from(t.words[e.stub as usize + 3]) << 32;
                             assert_eq!(quad, e.target, "the stub names its target: {}", what());
                             assert!(e.inside.is_none_or(|w| w < end), "{}", what());
                         }
@@ -72,7 +72,8 @@ fn random_bytes() {
         let mut code: Vec<u8> = (0..rng.usize(1..200)).map(|_| rng.u8(..)).collect();
         // Half of it starts like instructions do: prefixes, REX, the two- and three-byte maps, VEX.
         if rng.bool() {
-            const HEADS: &[u8] = &[0x66, 0xf2, 0xf3, 0xf0, 0x2e, 0x64, 0x65, 0x67, 0x40, 0x48, 0x0f, 0x0f, 0xc5, 0xc4, 0xd9];
+            const HEADS: &[u8] =
+                &[0x66, 0xf2, 0xf3, 0xf0, 0x2e, 0x64, 0x65, 0x67, 0x40, 0x48, 0x0f, 0x0f, 0xc5, 0xc4, 0xd9];
             for at in (0..code.len()).step_by(rng.usize(2..9)) {
                 code[at] = HEADS[rng.usize(..HEADS.len())];
             }
@@ -110,7 +111,8 @@ fn every_form() {
 /// What a shrunk failure of the random tester was.
 #[test]
 fn regressions() {
-    for hex in ["f08175a4555555559e"] {
+    {
+        let hex = "f08175a4555555559e";
         translate(&truth::text::unhex(hex).unwrap_or_default());
     }
 }

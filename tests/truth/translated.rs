@@ -389,7 +389,11 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
             }
         } else {
             let at = c.pc.wrapping_sub(enter::leave());
-            eprintln!("signal {signal} at {:#x} (enter's exit {at:+#x}), address {:#x}", c.pc, (*info).si_addr() as u64);
+            eprintln!(
+                "signal {signal} at {:#x} (enter's exit {at:+#x}), address {:#x}",
+                c.pc,
+                (*info).si_addr() as u64
+            );
             libc::signal(signal, libc::SIG_DFL);
             return;
         }
