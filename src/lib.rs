@@ -62,7 +62,7 @@ impl Translator {
         match done {
             Err(Decline::Undefined) => cx.trap(Trap::Undefined, i.ip()),
             Err(Decline::Unsupported(_)) => cx.trap(Trap::Unsupported, i.ip()),
-            Ok(()) => cx.leave_run(at),
+            Ok(()) => cx.leave_run(at + cx.skip),
         }
     }
 
@@ -72,14 +72,21 @@ impl Translator {
         let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
-        for at in 0..region.insts.len() {
+        let mut next = 0;
+        while next < region.insts.len() {
+            let at = next;
+            next += 1;
             if facts.fuse[at] != Fuse::Done {
                 cx.begin(at);
-                if !cx.lower_fused() {
+                if isa::sse::run::lower(&mut cx) {
+                    next += std::mem::take(&mut cx.skip);
+                    cx.leave_run(next - 1);
+                } else if !cx.lower_fused() {
                     self.lower_one(&mut cx, at);
-                    if facts.fuse.get(at + 1) == Some(&Fuse::Done) {
-                        cx.begin(at + 1);
-                        self.lower_one(&mut cx, at + 1);
+                    next += std::mem::take(&mut cx.skip);
+                    if next == at + 1 && facts.fuse.get(next) == Some(&Fuse::Done) {
+                        cx.begin(next);
+                        self.lower_one(&mut cx, next);
                     }
                 }
             }

@@ -81,7 +81,13 @@ pub struct Mark {
     pub guest: u64,
     /// What to do to NZCV as found in the host to get the guest's flags.
     pub flags: FlagForm,
+    /// A fault here leaves the guest's state as it was before the instruction at `guest`, but may belong to one of the
+    /// [`REPLAY_MOST`] instructions from there on: going back to `guest` and on by single instructions brings it up where it belongs. `flags` is then `Direct`.
+    pub replay: bool,
 }
+
+/// See [`Mark::replay`].
+pub const REPLAY_MOST: usize = 16;
 
 /// How the guest's CF is found in the host's C at some point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

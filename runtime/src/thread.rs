@@ -412,7 +412,7 @@ impl Thread {
                 next = None;
                 continue;
             }
-            let alone = self.host.step || self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0;
+            let alone = self.host.step != 0 || self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0;
             let found = match next.take() {
                 Some(f) if !alone => Ok(f),
                 _ if alone => code::single(self, self.cpu.rip),
@@ -441,7 +441,7 @@ impl Thread {
             return None;
         }
         if alone {
-            self.host.step = false;
+            self.host.step = self.host.step.saturating_sub(1);
         }
         let rip = self.cpu.rip;
         let next = match self.cpu.exit_reason {
@@ -473,10 +473,12 @@ impl Thread {
                 None
             }
             r if r == ExitReason::Trap as u64 => {
+                self.host.step = 0;
                 self.trap(Trap::from_raw(self.cpu.exit_arg));
                 return None;
             }
             r if r == ExitReason::Fault as u64 => {
+                self.host.step = 0;
                 let fault = self.host.fault;
                 crate::signal::deliver_sync(self, &fault);
                 return None;

@@ -105,6 +105,11 @@ impl Masm {
         );
     }
 
+    /// Lane 0 of `n` if `c`, else of `m`; rest zero.
+    pub fn fcsel(&mut self, fp: Fp, d: V, n: V, m: V, c: Cond) {
+        self.word(0x1e20_0c00 | fp.bit22() | (c as u32) << 12 | dnm(d, n, m));
+    }
+
     /// If `c`: NZCV of the comparison, else the four bits `nzcv`.
     pub fn fccmp(&mut self, fp: Fp, n: V, m: V, nzcv: u32, c: Cond) {
         self.word(0x1e20_0400 | fp.bit22() | u32::from(m.0) << 16 | (c as u32) << 12 | u32::from(n.0) << 5 | nzcv);

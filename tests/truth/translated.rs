@@ -72,6 +72,8 @@ struct Shared {
     live: UnsafeCell<Vec<(u64, Translation)>>,
     cpu: UnsafeCell<*mut CpuState>,
     fault: UnsafeCell<Option<Fault>>,
+    /// A fault whose mark says `replay` (see [`xrun_runtime::engine::Mark`]).
+    replay: AtomicBool,
 }
 
 // SAFETY: one thread uses it, and its signal handler while that thread is inside translated code.
@@ -82,6 +84,7 @@ static SHARED: Shared = Shared {
     live: UnsafeCell::new(Vec::new()),
     cpu: UnsafeCell::new(std::ptr::null_mut()),
     fault: UnsafeCell::new(None),
+    replay: AtomicBool::new(false),
 };
 
 /// Guest code as the fixed mappings have it.
@@ -151,7 +154,7 @@ impl Translated {
         self.run_once(case, mode)
     }
 
-    fn run_once(&mut self, case: &Case, mode: Mode) -> Outcome {
+    fn run_once(&mut self, case: &Case, mut mode: Mode) -> Outcome {
         let end = START + case.code.len() as u64;
         self.load(case);
         self.used = 0;
@@ -184,6 +187,13 @@ impl Translated {
                 SHARED.inside.store(true, Ordering::SeqCst);
                 enter::enter(&raw mut self.thread.cpu, host);
                 SHARED.inside.store(false, Ordering::SeqCst);
+                if SHARED.replay.swap(false, Ordering::SeqCst) {
+                    // On by single instructions, to meet the fault again where it belongs.
+                    mode.single = true;
+                    self.regions.clear();
+                    pc = self.thread.cpu.rip;
+                    continue;
+                }
                 if let Some(f) = *SHARED.fault.get() {
                     break Some(f);
                 }
@@ -361,6 +371,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
         let rip;
         if let Some(mark) = find(c.pc) {
             rip = mark.guest;
+            SHARED.replay.store(mark.replay, Ordering::SeqCst);
             for (n, r) in abi::GPR.iter().enumerate() {
                 cpu.gpr[n] = c.regs[usize::from(*r)];
             }

@@ -392,7 +392,7 @@ impl Cache {
         }
         let t = Translation {
             entries: vec![Entry { guest, word: 0 }],
-            marks: vec![Mark { word: 0, guest, flags }],
+            marks: vec![Mark { word: 0, guest, flags, replay: self.region_at(pc).is_some_and(|(_, r)| r.replays(pc)) }],
             ..Translation::default()
         };
         let Some(at) = self.arena.take(3) else { return Mended::Full };

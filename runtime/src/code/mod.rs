@@ -402,6 +402,11 @@ pub fn guest_at(pc: u64) -> Option<(u64, FlagForm)> {
     with(|c| c.region_at(pc)?.1.guest_at(pc))?
 }
 
+/// Whether a fault at host address `pc` is to be found again by single instructions (see [`crate::engine::Mark`]).
+pub fn replays(pc: u64) -> bool {
+    with(|c| Some(c.region_at(pc)?.1.replays(pc))).flatten().unwrap_or(false)
+}
+
 /// The guest address that an entry or landing at host address `pc` stands for.
 pub fn point_at(pc: u64) -> Option<u64> {
     with(|c| c.region_at(pc)?.1.point_at(pc))?

@@ -35,7 +35,7 @@ pub struct Point {
 #[derive(Clone, Copy, Debug)]
 struct PackedMark {
     offset: u32,
-    /// Bits 0-1 flag form, bit 2 far, the rest signed.
+    /// Bits 0-1 flag form or [`REPLAY`], bit 2 far, the rest signed.
     packed: i32,
 }
 
@@ -63,12 +63,14 @@ pub struct Region {
 }
 
 const FAR: i32 = 4;
+/// In place of a form: flags as they are, and [`crate::engine::Mark::replay`].
+const REPLAY: i32 = 3;
 
 fn form(bits: i32) -> FlagForm {
     match bits & 3 {
-        0 => FlagForm::Direct,
         1 => FlagForm::CarryInverted,
-        _ => FlagForm::FloatCompare,
+        2 => FlagForm::FloatCompare,
+        _ => FlagForm::Direct,
     }
 }
 
@@ -83,6 +85,7 @@ impl Region {
             .iter()
             .map(|m| {
                 let flags = match m.flags {
+                    _ if m.replay => REPLAY,
                     FlagForm::Direct => 0,
                     FlagForm::CarryInverted => 1,
                     FlagForm::FloatCompare => 2,
@@ -131,11 +134,20 @@ impl Region {
         pc >= self.start && pc - self.start < u64::from(self.bytes)
     }
 
-    /// The guest instruction that the word at host address `pc` is part of.
-    pub fn guest_at(&self, pc: u64) -> Option<(u64, FlagForm)> {
+    fn mark_at(&self, pc: u64) -> Option<PackedMark> {
         let offset = (pc - self.start) as u32;
         let i = self.marks.partition_point(|m| m.offset <= offset).checked_sub(1)?;
-        let m = self.marks[i];
+        Some(self.marks[i])
+    }
+
+    /// Whether a fault at host address `pc` is to be found again by single instructions.
+    pub fn replays(&self, pc: u64) -> bool {
+        self.mark_at(pc).is_some_and(|m| m.packed & 3 == REPLAY)
+    }
+
+    /// The guest instruction that the word at host address `pc` is part of.
+    pub fn guest_at(&self, pc: u64) -> Option<(u64, FlagForm)> {
+        let m = self.mark_at(pc)?;
         let guest = if m.packed & FAR != 0 {
             self.far[(m.packed >> 3) as usize]
         } else {

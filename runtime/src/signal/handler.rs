@@ -274,9 +274,12 @@ mod imp {
                 if signal == libc::SIGBUS && si_code == BUS_ADRALN && code::note_unaligned(rip, c.pc) {
                     return c.leave(&mut t.cpu, ExitReason::Stale);
                 }
-                if retry {
+                if code::replays(c.pc) {
+                    t.host.step = crate::engine::REPLAY_MOST as u32;
+                    c.leave(&mut t.cpu, ExitReason::Stale);
+                } else if retry {
                     // The instruction changes the region it is in: do it alone, then go on with new code.
-                    t.host.step = true;
+                    t.host.step = 1;
                     c.leave(&mut t.cpu, ExitReason::Stale);
                 } else {
                     t.host.fault = memory_fault(signal, si_code, addr, c);

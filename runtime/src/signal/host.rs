@@ -56,8 +56,8 @@ pub struct HostSignals {
     pub(crate) epoch: u64,
     /// The fault behind `ExitReason::Fault`.
     pub(crate) fault: SyncFault,
-    /// Run the next instruction alone: it changes the code it lies in.
-    pub(crate) step: bool,
+    /// How many instructions to run alone: one that changes the code it lies in, or those among which a fault is to be found again.
+    pub(crate) step: u32,
     pub(crate) shadow: Shadow,
     pub(crate) tgid: i32,
     stopped: Option<Stopped>,
@@ -75,7 +75,7 @@ impl Default for HostSignals {
             inside: AtomicBool::new(false),
             epoch: 0,
             fault: SyncFault::default(),
-            step: false,
+            step: 0,
             shadow: Shadow::default(),
             tgid: 0,
             stopped: None,

@@ -126,6 +126,10 @@ pub struct Cx<'a> {
     vtmp: u8,
     /// Scratch registers that hold MMX registers during the current instruction.
     pub(crate) mm: [Option<V>; 8],
+    /// Instructions after the current one that its lowering has covered.
+    pub(crate) skip: usize,
+    /// Inside a run: the address of its first instruction, to which a fault goes back (see `sse::run`).
+    replay: Option<u64>,
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
@@ -174,6 +178,8 @@ impl<'a> Cx<'a> {
             renamed: None,
             vtmp: 0,
             mm: [None; 8],
+            skip: 0,
+            replay: None,
             aligned: Vec::new(),
             nan_routines: [None; 4],
         }
@@ -182,7 +188,7 @@ impl<'a> Cx<'a> {
     /// Emits by `f`. When that fails nothing of it is left but the flags' change to canonical form at a join.
     pub(crate) fn lower(&mut self, f: impl FnOnce(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.marks.len());
-        let (at, tmp) = (self.at, self.tmp);
+        let (at, tmp, routines) = (self.at, self.tmp, self.nan_routines);
         self.short_of_scratch = false;
         let mut done = f(self);
         if self.short_of_scratch {
@@ -193,7 +199,7 @@ impl<'a> Cx<'a> {
             self.cold.truncate(cold);
             self.marks.truncate(marks);
             self.flags = flags;
-            (self.at, self.tmp) = (at, tmp);
+            (self.at, self.tmp, self.nan_routines) = (at, tmp, routines);
         }
         done
     }
@@ -273,15 +279,42 @@ impl<'a> Cx<'a> {
 
     /// Host words from here on belong to the current instruction with flags in the current form.
     pub fn mark(&mut self) {
-        let mark = Mark { word: self.m.here(), guest: self.region.insts[self.at].i.ip(), flags: self.flags.form };
+        let mark = match self.replay {
+            None => Mark {
+                word: self.m.here(),
+                guest: self.region.insts[self.at].i.ip(),
+                flags: self.flags.form,
+                replay: false,
+            },
+            Some(guest) => Mark { word: self.m.here(), guest, flags: FlagForm::Direct, replay: true },
+        };
         self.marks.push(mark);
     }
 
     /// To be called before each guest memory access: if the form of the flags changed since the last mark, a fault here must know.
     pub(crate) fn access(&mut self) {
-        if self.marks.last().is_some_and(|m| m.flags != self.flags.form) {
+        if self.replay.is_none() && self.marks.last().is_some_and(|m| m.flags != self.flags.form) {
             self.mark();
         }
+    }
+
+    /// From here to [`Cx::end_run`] faults go back to the current instruction. NZCV must be free.
+    pub(super) fn enter_run(&mut self) {
+        self.replay = Some(self.region.insts[self.at].i.ip());
+        self.mark();
+    }
+
+    /// Goes on to the operands of the instruction at `at` inside a run.
+    pub(super) fn step_run(&mut self, at: usize) {
+        self.at = at;
+        self.tmp = 0;
+    }
+
+    /// Ends a run that began at `start` and covers all before `end`.
+    pub(super) fn end_run(&mut self, start: usize, end: usize) {
+        self.replay = None;
+        self.at = end - 1;
+        self.skip = end - start - 1;
     }
 
     fn label_of(&mut self, at: usize) -> Label {

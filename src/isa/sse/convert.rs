@@ -6,7 +6,7 @@
 use super::unary;
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
-use crate::emit::{Cond, Sz, V, X};
+use crate::emit::{Cond, Sz, V, X, ZR};
 use crate::isa::Lowered;
 use crate::isa::cx::{Cx, sz};
 use crate::rows;
@@ -88,12 +88,19 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
         }
         return cx.m.fcvtzs(size, d, fp, r);
     }
+    // Out of range is "invalid" alone, not "inexact" as well: a double that is to be 32 bits may be both.
+    let late = !truncate && fp == D && size == Sz::W;
+    let exact = n;
     let mut n = n;
     if !truncate {
-        cx.m.frintx(Scalar, fp, r, n);
+        if late {
+            cx.m.frinti(Scalar, fp, r, n);
+        } else {
+            cx.m.frintx(Scalar, fp, r, n);
+        }
         n = r;
     }
-    let back = cx.m.label();
+    let (back, good) = (cx.m.label(), cx.m.label());
     let free = cx.nzcv_free();
     let cold = cx.cold(move |cx| {
         // Largest: overflow, unless it is a 32-bit result that really is 2^31 - 1. NaN: always. Without the flags also 0 and -1 come here.
@@ -108,14 +115,14 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
         // All ones when below the limit; a NaN has signalled already.
         cx.m.fcmgt(Scalar, fp, t, lim, n);
         cx.m.fmov_to_x(x, t);
-        cx.m.cbnz(Sz::W, x, back);
+        cx.m.cbnz(Sz::W, x, good);
         cx.m.mov_imm(d, indefinite);
         cx.m.b(back);
     });
     cx.m.fcvtzs(size, d, fp, n);
     if free {
         // Adding 1 overflows from the largest alone; else V says "unordered".
-        cx.m.adds_imm(size, crate::emit::ZR, d, 1);
+        cx.m.adds_imm(size, ZR, d, 1);
         cx.m.fccmp(fp, n, n, 1, Cond::Vc);
         cx.m.b_cond(Cond::Vs, cold);
     } else {
@@ -123,6 +130,10 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
         cx.m.add_imm(size, t, d, 1);
         cx.m.and_imm(size, t, t, if size == Sz::W { 0x7fff_fffe } else { 0x7fff_ffff_ffff_fffe });
         cx.m.cbz(size, t, cold);
+    }
+    cx.m.bind(good);
+    if late {
+        cx.m.frintx(Scalar, fp, r, exact);
     }
     cx.m.bind(back);
 }
@@ -164,9 +175,10 @@ pub fn doubles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
         cx.m.fcvtzs_v(D, r, r);
         return cx.m.xtn(Ar::S2, d, r);
     }
+    let exact = n;
     let mut n = n;
     if !truncate {
-        cx.m.frintx(Packed, D, r, n);
+        cx.m.frinti(Packed, D, r, n);
         n = r;
     }
     let (ok, t) = (cx.vtmp(), cx.vtmp());
@@ -177,6 +189,12 @@ pub fn doubles_to_ints(cx: &mut Cx<'_>, d: V, n: V, truncate: bool) {
     cx.m.mov_from_lane(3, t, n, 1);
     cx.m.fcvtzs(Sz::W, lo, D, n);
     cx.m.fcvtzs(Sz::W, hi, D, t);
+    if !truncate {
+        // Signals "inexact" for what is in range only.
+        cx.m.fcvtzs(Sz::W, ZR, D, exact);
+        cx.m.mov_from_lane(3, t, exact, 1);
+        cx.m.fcvtzs(Sz::W, ZR, D, t);
+    }
     cx.m.orr_lsl(Sz::X, lo, lo, hi, 32);
     cx.m.xtn(Ar::S2, ok, ok);
     cx.m.movi_s(t, 0x80, 3);

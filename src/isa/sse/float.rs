@@ -117,19 +117,24 @@ impl Cx<'_> {
         let back = self.m.label();
         let routine = self.nan_routine(shape, fp);
         let cold = self.cold(move |cx| {
-            cx.m.mov_v(FIX_A, a);
-            cx.m.mov_v(FIX_B, b);
-            cx.m.mov_v(FIX_R, r);
-            cx.m.bl(routine);
-            cx.m.mov_v(r, FIX_R);
+            cx.fix_with(routine, r, a, b);
             cx.m.b(back);
         });
         self.branch_if_nan(shape, fp, r, cold);
         self.m.bind(back);
     }
 
+    /// `r` = what x86 makes of `a op b`, given AArch64's result in `r`.
+    pub(super) fn fix_with(&mut self, routine: Label, r: V, a: V, b: V) {
+        self.m.mov_v(FIX_A, a);
+        self.m.mov_v(FIX_B, b);
+        self.m.mov_v(FIX_R, r);
+        self.m.bl(routine);
+        self.m.mov_v(r, FIX_R);
+    }
+
     /// The region's routine that turns [`FIX_R`] into what x86 makes of [`FIX_A`] and [`FIX_B`], emitted once, behind the code.
-    fn nan_routine(&mut self, shape: Shape, fp: Fp) -> Label {
+    pub(super) fn nan_routine(&mut self, shape: Shape, fp: Fp) -> Label {
         let which = usize::from(shape == Packed) * 2 + usize::from(fp == D);
         if let Some(l) = self.nan_routines[which] {
             return l;

@@ -18,6 +18,7 @@ pub mod control;
 pub mod convert;
 pub mod float;
 pub mod moves;
+pub mod run;
 pub mod shuffle;
 
 /// The host register of an XMM register.

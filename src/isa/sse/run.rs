@@ -1,0 +1,404 @@
+//! Runs of scalar floating-point instructions, lowered together on hosts without FEAT_AFP.
+//!
+//! Alone, a scalar operation there is four words: the operation into a scratch register, two to see whether a NaN came out (see
+//! [`super::float`]), one to merge the lane. In a run results stay in scratch registers under their own names, and the XMM
+//! registers keep what they held until the run's end. So a result that another one is computed from needs no test of its own (NaN in, NaN
+//! out), two results are tested by one comparison, registers are merged once, and one that is all zero above its lane is written directly.
+//! Where a test fires, the whole run is computed again, step by step, with every NaN set right: its inputs are all still there.
+//!
+//! Loads inside a run may fault when results before them are not yet in their registers. Their marks say `replay`: the runtime goes
+//! back to the run's first instruction, whose state is intact, and on from there one instruction at a time (see
+//! `xrun_runtime::engine::Mark`). So a run holds no store and changes no general register and no flag.
+
+use crate::emit::fp::{Fp, Shape};
+use crate::emit::{Cond, Masm, V};
+use crate::facts::Fuse;
+use crate::isa::cx::{Cx, sz};
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use Fp::{D, S};
+
+/// Most scratch registers a run takes, which bounds its values. The ones above are the NaN routine's.
+const VALUES: usize = 11;
+/// Values 0-15 are the XMM registers as they were; later ones are nodes.
+const FIRST: u8 = 16;
+/// Most instructions in one run: the runtime replays this many.
+const LONGEST: usize = xrun_runtime::engine::REPLAY_MOST;
+
+type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The memory operand of the instruction at this index of the region.
+    Load(usize, u32),
+    Zero,
+    Binary(FpOp, Fp, u8, u8),
+    Sqrt(Fp, u8),
+    /// Smaller or (`true`) larger.
+    Pick(Fp, u8, u8, bool),
+    Convert(Fp, u8),
+    /// From the general register or memory operand 1 of the instruction at this index.
+    Int(Fp, usize),
+}
+
+/// Where the lanes above the low one of a register are from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upper {
+    Keep,
+    Zero,
+    Copy(u8),
+}
+
+/// What an XMM register will hold.
+#[derive(Clone, Copy)]
+struct Now {
+    value: u8,
+    upper: Upper,
+    /// The precision of the low lane; `None` for a copy of a whole register.
+    fp: Option<Fp>,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    kind: Kind,
+    at: usize,
+}
+
+#[derive(Clone, Default)]
+struct Run {
+    nodes: Vec<Node>,
+    now: [Option<Now>; 16],
+    /// Nodes, as bits, that are NaN only if this node is.
+    below: Vec<u32>,
+    /// Nodes whose result may be a NaN other than x86's.
+    doubtful: u32,
+}
+
+fn number(i: &Instruction, op: u32) -> Option<u8> {
+    (i.op_kind(op) == OpKind::Register).then(|| i.op_register(op)).filter(|r| r.is_xmm()).map(|r| r.number() as u8)
+}
+
+impl Run {
+    /// Adds the instruction at `at`; `None` when it cannot be part of this run.
+    fn add(&mut self, i: &Instruction, at: usize) -> Option<()> {
+        use Mnemonic as M;
+        let d = number(i, 0)?;
+        let binary = |op: FpOp, fp: Fp| Some((op, fp));
+        let arithmetic = match i.mnemonic() {
+            M::Addss => binary(Masm::fadd, S),
+            M::Addsd => binary(Masm::fadd, D),
+            M::Subss => binary(Masm::fsub, S),
+            M::Subsd => binary(Masm::fsub, D),
+            M::Mulss => binary(Masm::fmul, S),
+            M::Mulsd => binary(Masm::fmul, D),
+            M::Divss => binary(Masm::fdiv, S),
+            M::Divsd => binary(Masm::fdiv, D),
+            _ => None,
+        };
+        if let Some((op, fp)) = arithmetic {
+            let a = self.low(d, fp)?;
+            let b = self.source(i, at, fp)?;
+            let k = self.node(Kind::Binary(op, fp, a, b), at)?;
+            self.below[usize::from(k - FIRST)] = self.under(a) | self.under(b);
+            self.doubtful |= 1 << (k - FIRST);
+            return self.write_low(d, k, fp);
+        }
+        match i.mnemonic() {
+            M::Sqrtss | M::Sqrtsd => {
+                let fp = if i.mnemonic() == M::Sqrtss { S } else { D };
+                let a = self.source(i, at, fp)?;
+                let k = self.node(Kind::Sqrt(fp, a), at)?;
+                self.below[usize::from(k - FIRST)] = self.under(a);
+                self.doubtful |= 1 << (k - FIRST);
+                self.write_low(d, k, fp)
+            }
+            M::Minss | M::Minsd | M::Maxss | M::Maxsd => {
+                let fp = if matches!(i.mnemonic(), M::Minss | M::Maxss) { S } else { D };
+                let max = matches!(i.mnemonic(), M::Maxss | M::Maxsd);
+                let a = self.low(d, fp)?;
+                let b = self.source(i, at, fp)?;
+                let k = self.node(Kind::Pick(fp, a, b, max), at)?;
+                // A NaN result is the second operand; one in the first is dropped.
+                self.inherit(k, b);
+                self.write_low(d, k, fp)
+            }
+            M::Cvtss2sd | M::Cvtsd2ss => {
+                let from = if i.mnemonic() == M::Cvtss2sd { S } else { D };
+                let a = self.source(i, at, from)?;
+                let k = self.node(Kind::Convert(from, a), at)?;
+                self.inherit(k, a);
+                self.write_low(d, k, if from == S { D } else { S })
+            }
+            M::Cvtsi2sd | M::Cvtsi2ss => {
+                let fp = if i.mnemonic() == M::Cvtsi2sd { D } else { S };
+                let k = self.node(Kind::Int(fp, at), at)?;
+                self.write_low(d, k, fp)
+            }
+            M::Movsd | M::Movss | M::Movq if i.op1_kind() == OpKind::Memory => {
+                let fp = if i.mnemonic() == M::Movss { S } else { D };
+                let k = self.node(Kind::Load(at, 1 << fp.size()), at)?;
+                self.set(d, Now { value: k, upper: Upper::Zero, fp: Some(fp) })
+            }
+            M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu => {
+                let s = number(i, 1)?;
+                if s == d {
+                    return Some(());
+                }
+                let n = match self.now[usize::from(s)] {
+                    None => Now { value: s, upper: Upper::Copy(s), fp: None },
+                    Some(n) => Now { upper: if n.upper == Upper::Keep { Upper::Copy(s) } else { n.upper }, ..n },
+                };
+                self.set(d, n)
+            }
+            M::Pxor | M::Xorps | M::Xorpd if number(i, 1) == Some(d) => {
+                let k = self.node(Kind::Zero, at)?;
+                self.set(d, Now { value: k, upper: Upper::Zero, fp: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn node(&mut self, kind: Kind, at: usize) -> Option<u8> {
+        if self.nodes.len() == VALUES {
+            return None;
+        }
+        self.nodes.push(Node { kind, at });
+        self.below.push(0);
+        Some(FIRST + self.nodes.len() as u8 - 1)
+    }
+
+    /// `k` is a NaN when `a` is, and as doubtful as that.
+    fn inherit(&mut self, k: u8, a: u8) {
+        self.below[usize::from(k - FIRST)] = self.under(a);
+        if a >= FIRST && self.doubtful & 1 << (a - FIRST) != 0 {
+            self.doubtful |= 1 << (k - FIRST);
+        }
+    }
+
+    /// `v` and all it covers.
+    fn under(&self, v: u8) -> u32 {
+        if v < FIRST { 0 } else { 1 << (v - FIRST) | self.below[usize::from(v - FIRST)] }
+    }
+
+    /// The low lane of register `r`, read at precision `fp`.
+    fn low(&self, r: u8, fp: Fp) -> Option<u8> {
+        match self.now[usize::from(r)] {
+            None => Some(r),
+            Some(n) => (n.fp.is_none() || n.fp == Some(fp)).then_some(n.value),
+        }
+    }
+
+    fn source(&mut self, i: &Instruction, at: usize, fp: Fp) -> Option<u8> {
+        match i.op1_kind() {
+            OpKind::Memory => self.node(Kind::Load(at, 1 << fp.size()), at),
+            _ => self.low(number(i, 1)?, fp),
+        }
+    }
+
+    fn write_low(&mut self, d: u8, value: u8, fp: Fp) -> Option<()> {
+        let upper = match self.now[usize::from(d)] {
+            None => Upper::Keep,
+            // A single written over the low half of a double leaves the other half of it.
+            Some(n) if n.fp == Some(D) && fp == S => return None,
+            Some(n) => n.upper,
+        };
+        self.set(d, Now { value, upper, fp: Some(fp) })
+    }
+
+    /// Notes what `d` will hold, unless the registers could then not be written one after the other: a register whose new contents come from
+    /// another one is written first, so that other one must not be of this kind as well.
+    fn set(&mut self, d: u8, n: Now) -> Option<()> {
+        self.now[usize::from(d)] = Some(n);
+        let chained = (0..16).any(|r| {
+            (0..16).any(|s| s != r && self.reads(r, s) && (0..16).any(|t| t != s && self.reads(s, t)))
+        });
+        (!chained).then_some(())
+    }
+
+    /// Whether writing register `r` at the end reads register `s` as it was.
+    fn reads(&self, r: u8, s: u8) -> bool {
+        self.now[usize::from(r)].is_some_and(|n| n.upper == Upper::Copy(s) || n.value == s)
+    }
+
+    /// Whether anything is made of node `k`.
+    fn needed(&self, k: usize) -> bool {
+        let v = FIRST + k as u8;
+        self.now.iter().flatten().any(|n| n.value == v)
+            || self.nodes.iter().any(|n| match n.kind {
+                Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == v || b == v,
+                Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == v,
+                _ => false,
+            })
+    }
+
+    /// The register a node may be computed into at once: it ends there, with nothing to keep above it, and nobody needs what was there.
+    fn direct(&self, k: usize) -> Option<u8> {
+        let v = FIRST + k as u8;
+        let d = (0..16u8)
+            .find(|&r| self.now[usize::from(r)].is_some_and(|n| n.value == v && n.upper == Upper::Zero))?;
+        let used = self.nodes.iter().any(|n| match n.kind {
+            Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == d || b == d,
+            Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == d,
+            _ => false,
+        });
+        (!used && !(0..16).any(|r| r != d && self.reads(r, d))).then_some(d)
+    }
+}
+
+/// If a run of at least two instructions, one of them arithmetic, begins at the current instruction: lowers it, and has the others skipped.
+pub fn lower(cx: &mut Cx<'_>) -> bool {
+    let i = &cx.region.insts[cx.at].i;
+    if i.op0_kind() != OpKind::Register || !i.op0_register().is_xmm() || cx.host.afp || !cx.nzcv_free() {
+        return false;
+    }
+    let (start, insts) = (cx.at, &cx.region.insts);
+    let (mut run, mut end) = (Run::default(), start);
+    let mut best: Option<(Run, usize)> = None;
+    while end < insts.len() && end - start < LONGEST {
+        let x = &insts[end];
+        if end > start && (x.join || insts[end - 1].ends_run) || cx.facts.fuse[end] != Fuse::Alone {
+            break;
+        }
+        let mut longer = run.clone();
+        if longer.add(&x.i, end).is_none() {
+            break;
+        }
+        let worth = longer.doubtful != run.doubtful;
+        run = longer;
+        end += 1;
+        if worth {
+            best = Some((run.clone(), end));
+        }
+    }
+    match best {
+        Some((run, end)) if end - start >= 2 => {
+            emit(cx, run, start, end);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
+    // Where each node's value is.
+    let place: Vec<V> = (0..run.nodes.len())
+        .map(|k| run.direct(k).map_or(V(k as u8), |d| V(xrun_runtime::abi::xmm(d))))
+        .collect();
+    cx.enter_run();
+    for (k, n) in run.nodes.iter().enumerate() {
+        if matches!(n.kind, Kind::Zero) && !run.needed(k) {
+            continue;
+        }
+        if n.at != cx.at {
+            cx.step_run(n.at);
+        }
+        compute(cx, n, place[k], &place, true);
+    }
+    // Test the results that no other tested one was computed from, two at a time.
+    let ends: Vec<u8> = (0..run.nodes.len() as u8)
+        .filter(|&k| run.doubtful & 1 << k != 0 && run.now.iter().flatten().any(|n| n.value == FIRST + k))
+        .collect();
+    let covered = ends.iter().fold(0, |c, &k| c | run.below[usize::from(k)]);
+    let mut tests: Vec<(V, Fp)> = ends
+        .iter()
+        .filter(|&&k| covered & 1 << k == 0)
+        .map(|&k| (place[usize::from(k)], precision(&run.nodes[usize::from(k)])))
+        .collect();
+    if !tests.is_empty() {
+        let back = cx.m.label();
+        let (nodes, places) = (run.nodes.clone(), place.clone());
+        let routines = [cx.nan_routine(Shape::Scalar, S), cx.nan_routine(Shape::Scalar, D)];
+        let cold = cx.cold(move |cx| {
+            for (k, n) in nodes.iter().enumerate() {
+                compute(cx, n, places[k], &places, false);
+                let (fp, a, b) = match n.kind {
+                    Kind::Binary(_, fp, a, b) => (fp, a, b),
+                    Kind::Sqrt(fp, a) => (fp, a, a),
+                    _ => continue,
+                };
+                cx.fix_with(routines[usize::from(fp == D)], places[k], value(a, &places), value(b, &places));
+            }
+            cx.m.b(back);
+        });
+        while let Some((v, fp)) = tests.pop() {
+            let other = tests.iter().position(|t| t.1 == fp).map_or(v, |p| tests.swap_remove(p).0);
+            cx.m.fcmp(fp, v, other, false);
+            cx.m.b_cond(Cond::Vs, cold);
+        }
+        cx.m.bind(back);
+    }
+    // Registers made of others first, then the rest.
+    for others in [true, false] {
+        for r in 0..16u8 {
+            let Some(n) = run.now[usize::from(r)] else { continue };
+            if (0..16).any(|s| s != r && run.reads(r, s)) == others {
+                commit(cx, r, n, &place);
+            }
+        }
+    }
+    cx.end_run(start, end);
+}
+
+fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
+    let d = V(xrun_runtime::abi::xmm(r));
+    let v = value(n.value, place);
+    if let Upper::Copy(s) = n.upper
+        && s != r
+    {
+        cx.m.mov_v(d, V(xrun_runtime::abi::xmm(s)));
+        if n.value == s {
+            return;
+        }
+    }
+    if v == d {
+        return;
+    }
+    match (n.upper, n.fp) {
+        (Upper::Zero, _) => cx.m.mov_low(d, v),
+        (_, Some(fp)) => cx.merge(fp, d, v),
+        // A copy of a register that is itself.
+        (_, None) => cx.m.mov_v(d, v),
+    }
+}
+
+/// The precision of a node's result.
+fn precision(n: &Node) -> Fp {
+    match n.kind {
+        Kind::Binary(_, fp, ..) | Kind::Sqrt(fp, _) | Kind::Pick(fp, ..) | Kind::Int(fp, _) => fp,
+        Kind::Convert(S, _) => D,
+        Kind::Convert(D, _) => S,
+        Kind::Load(..) | Kind::Zero => D,
+    }
+}
+
+fn value(v: u8, place: &[V]) -> V {
+    if v < FIRST { V(xrun_runtime::abi::xmm(v)) } else { place[usize::from(v - FIRST)] }
+}
+
+/// Emits one node. `first`: not a repetition, for which loads and integers need not be fetched again.
+fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V], first: bool) {
+    let v = |x: u8| value(x, place);
+    match n.kind {
+        Kind::Load(at, bytes) if first => {
+            let i = cx.region.insts[at].i;
+            let from = cx.addr(&i, bytes);
+            cx.load_v(bytes, d, from);
+        }
+        Kind::Int(fp, at) if first => {
+            let i = cx.region.insts[at].i;
+            if let Ok((x, bytes)) = cx.int_src(&i, 1) {
+                cx.m.scvtf(fp, d, sz(bytes), x);
+            }
+        }
+        Kind::Zero if first => cx.m.zero_v(d),
+        Kind::Binary(op, fp, a, b) => op(&mut cx.m, Shape::Scalar, fp, d, v(a), v(b)),
+        Kind::Sqrt(fp, a) => cx.m.fsqrt(Shape::Scalar, fp, d, v(a)),
+        Kind::Convert(from, a) => cx.m.fcvt(from, d, v(a)),
+        Kind::Pick(fp, a, b, max) => {
+            let (x, y) = if max { (v(a), v(b)) } else { (v(b), v(a)) };
+            cx.m.fcmp(fp, x, y, true);
+            cx.m.fcsel(fp, d, v(a), v(b), Cond::Gt);
+        }
+        _ => {}
+    }
+}
