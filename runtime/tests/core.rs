@@ -48,7 +48,7 @@ impl Asm {
         self.put((v >> 32) as u32);
     }
     fn mark(&mut self, guest: u64) {
-        self.t.marks.push(Mark { word: self.here(), guest, flags: FlagForm::Direct });
+        self.t.marks.push(Mark { word: self.here(), guest, flags: FlagForm::Direct, replay: false });
     }
     fn movi(&mut self, d: u32, v: u64) {
         for (i, part) in [v, v >> 16, v >> 32, v >> 48].into_iter().enumerate() {

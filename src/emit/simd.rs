@@ -159,6 +159,23 @@ impl Masm {
     shift_right! { sshr 0 0b00000; ushr 1 0b00000; usra 1 0b00010; sri 1 0b01000; shrn 0 0b10000; rshrn 0 0b10001; }
     shift_left! { shl_v 0 0b01010; sli 1 0b01010; sshll 0 0b10100; ushll 1 0b10100; }
 
+    /// AES single round, decryption (`true`) or encryption: adds the key `n`, substitutes bytes, shifts rows, in `d` (FEAT_AES).
+    pub fn aes_round(&mut self, decrypt: bool, d: V, n: V) {
+        let op = if decrypt { 0x4e28_5800 } else { 0x4e28_4800 };
+        self.word(op | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// AES mix columns, inverse (`true`) or not (FEAT_AES).
+    pub fn aes_mix(&mut self, inverse: bool, d: V, n: V) {
+        let op = if inverse { 0x4e28_7800 } else { 0x4e28_6800 };
+        self.word(op | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// Carry-less product of the low, or (`high`) the high, 64 bits (FEAT_PMULL).
+    pub fn pmull_d(&mut self, high: bool, d: V, n: V, m: V) {
+        self.word(0x0ee0_e000 | u32::from(high) << 30 | dnm(d, n, m));
+    }
+
     /// Copies a whole vector register.
     pub fn mov_v(&mut self, d: V, n: V) {
         self.orr_v(d, n, n);

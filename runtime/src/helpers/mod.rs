@@ -9,6 +9,7 @@ use crate::state::{CpuState, HelperFn};
 
 pub mod f80;
 mod integer;
+mod reciprocal;
 pub mod sse;
 mod time;
 pub mod x87;
@@ -44,6 +45,10 @@ helpers! {
     Stmxcsr => sse::stmxcsr,
     /// PCMPxSTRx, pure: operands in spill slots; see [`sse::pcmpstr`].
     Pcmpstr => sse::pcmpstr,
+    /// RCP and RSQRT of two singles, pure: a = both, b = 0 or 1.
+    Estimate => reciprocal::estimate,
+    /// The same of four singles in the first spill slot, to the second; pure.
+    Estimate4 => reciprocal::estimate4,
     /// PUSHF: the result is RFLAGS.
     FlagsRead => integer::flags_read,
     /// POPF: a = the value popped, b = 2 when only the low half is replaced.

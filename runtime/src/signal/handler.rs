@@ -202,7 +202,7 @@ mod imp {
                 c.save(&mut t.cpu);
                 t.cpu.rip = rip;
                 apply(&mut t.cpu, form);
-                t.host.step = true;
+                t.host.step = if code::replays(c.pc) { crate::engine::REPLAY_MOST as u32 } else { 1 };
                 c.leave(&mut t.cpu, ExitReason::Stale);
                 true
             }

@@ -17,6 +17,10 @@ use xrun_runtime::state::{CpuState, gpr};
 rows! { "sse control";
     Ldmxcsr => |cx, i| ldmxcsr(cx, i),
     Stmxcsr => |cx, i| stmxcsr(cx, i),
+    Rcpss => |cx, i| estimate(cx, i, false, 0),
+    Rcpps => |cx, i| estimate(cx, i, true, 0),
+    Rsqrtss => |cx, i| estimate(cx, i, false, 1),
+    Rsqrtps => |cx, i| estimate(cx, i, true, 1),
     Pcmpistri => |cx, i| strings(cx, i, false, false),
     Pcmpistrm => |cx, i| strings(cx, i, false, true),
     Pcmpestri => |cx, i| strings(cx, i, true, false),
@@ -44,6 +48,29 @@ fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
+/// RCP and RSQRT: tables in the runtime.
+fn estimate(cx: &mut Cx<'_>, i: &Instruction, packed: bool, root: u64) -> Lowered {
+    let d = cx.vreg(i, 0)?;
+    let n = cx.vsrc(i, 1)?;
+    if packed {
+        cx.m.str_v(16, n, slot(0));
+        cx.m.mov_imm(X(1), root);
+        cx.call_pure(Helper::Estimate4);
+        cx.m.ldr_v(16, d, slot(1));
+    } else {
+        cx.m.fmov_to_w(X(0), n);
+        cx.m.mov_imm(X(1), root);
+        cx.call_pure(Helper::Estimate);
+        cx.m.ins_x(2, d, 0, X(0));
+    }
+    Ok(())
+}
+
+/// A 16-byte slot of the spill space.
+fn slot(n: usize) -> Addr {
+    Addr::Off(STATE, (offset_of!(CpuState, spill) + 8 * STRING_SLOT + 16 * n) as i32)
+}
+
 /// `explicit`: lengths in EAX and EDX (RAX and RDX with REX.W); else strings end at a zero. `mask`: the result is a mask in XMM0, else an index in ECX.
 fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
     let a = cx.vreg(i, 0)?;
@@ -52,7 +79,6 @@ fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowe
         return Err(Decline::Undefined);
     }
     let imm = u64::from(cx.imm8(i, 2));
-    let slot = |n: usize| Addr::Off(STATE, (offset_of!(CpuState, spill) + 8 * STRING_SLOT + 16 * n) as i32);
     cx.m.str_v(16, a, slot(0));
     cx.m.str_v(16, b, slot(1));
     if explicit {

@@ -15,6 +15,7 @@ use xrun_runtime::engine::{FlagForm, Trap};
 pub mod arith;
 pub mod compare;
 pub mod control;
+pub mod crypto;
 pub mod convert;
 pub mod float;
 pub mod moves;
