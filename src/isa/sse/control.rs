@@ -38,11 +38,11 @@ fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    cx.canonical(cx.live_out());
-    cx.call_helper(Helper::Stmxcsr);
-    // The first scratch register is x0: taking it keeps the value out of the address's way.
+    // The first scratch register is x0, where the helper leaves its result: taken, it stays out of the address's way.
     let value = cx.tmp();
     debug_assert_eq!(value, X(0));
+    cx.canonical(cx.live_out());
+    cx.call_helper(Helper::Stmxcsr);
     let at = cx.addr(i, 4);
     cx.store(4, value, at);
     Ok(())

@@ -133,7 +133,8 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
     }
     cx.m.bind(good);
     if late {
-        cx.m.frintx(Scalar, fp, r, exact);
+        // Inexact only where it is in range.
+        cx.m.fcvtzs(Sz::W, ZR, D, exact);
     }
     cx.m.bind(back);
 }

@@ -2,11 +2,12 @@
 //! MOVMSK, PMOVMSKB, PINSR, PEXTR, INSERTPS, EXTRACTPS, the duplicating moves, MASKMOVDQU.
 
 use crate::emit::simd::Ar;
-use crate::emit::{Addr, Sz, V, ZR};
+use crate::emit::{Addr, Sz, V, X, ZR};
+use crate::guest::Flags;
 use crate::isa::cx::{Cx, pinned};
 use crate::isa::{Decline, Lowered};
 use crate::rows;
-use iced_x86::{Instruction, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use xrun_runtime::state::gpr;
 
 rows! { "sse moves";
@@ -207,11 +208,72 @@ fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// Sixteen sign bits: each step folds neighbours together, 2, 4, then 8 bits at a time, until bytes 0 and 8 hold a half each.
 fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let s = cx.vreg(i, 1)?;
     let p = cx.place(i, 0)?;
     let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
+    if !branch_if_any(cx, i, s, t, d, h) {
+        byte_mask(cx, s, t, d, h);
+    }
+    cx.set(p, d);
+    Ok(())
+}
+
+/// PMOVMSKB, TEST of its result, JZ or JNZ: how string functions look at 16 bytes. The mask is zero nearly every time, which is found in three words (four
+/// where the bytes are not known to be all ones or zeros), and made in full only where it is not.
+fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bool {
+    let (at, insts) = (cx.at, &cx.region.insts);
+    let Some([test, jump]) = insts.get(at + 1..at + 3) else { return false };
+    let straight = !insts[at].ends_run && !test.ends_run && !test.join && !jump.join;
+    let r = i.op0_register();
+    let same = test.i.mnemonic() == Mnemonic::Test
+        && test.i.op0_kind() == OpKind::Register
+        && test.i.op1_kind() == OpKind::Register
+        && test.i.op0_register().full_register() == r.full_register()
+        && test.i.op0_register() == test.i.op1_register()
+        && test.i.op0_register().size() >= 4;
+    let zero = jump.i.mnemonic() == Mnemonic::Je;
+    let after = cx.facts.live_out[at + 2];
+    if !straight || !same || !(zero || jump.i.mnemonic() == Mnemonic::Jne) || !after.is_empty() {
+        return false;
+    }
+    let target = jump.i.near_branch_target();
+    let bytes_are_masks = at > 0
+        && !insts[at].join
+        && !insts[at - 1].ends_run
+        && insts[at - 1].i.op0_register() == i.op1_register()
+        && matches!(
+            insts[at - 1].i.mnemonic(),
+            Mnemonic::Pcmpeqb | Mnemonic::Pcmpeqw | Mnemonic::Pcmpeqd | Mnemonic::Pcmpgtb
+        );
+    let mut any = s;
+    if !bytes_are_masks {
+        cx.m.cmlt_zero(Ar::B16, t, s);
+        any = t;
+    }
+    cx.m.umaxp(Ar::S4, t, any, any);
+    cx.m.fmov_to_x(d, t);
+    // What the mask's register was known to hold is not looked at again for the instructions skipped.
+    cx.aligned.clear();
+    cx.at = at + 2;
+    cx.skip = 2;
+    if zero {
+        let to = cx.edge(target, after);
+        cx.m.cbz(Sz::X, d, to);
+        byte_mask(cx, s, t, d, h);
+    } else {
+        let cold = cx.cold(move |cx| {
+            byte_mask(cx, s, t, d, h);
+            let to = cx.edge(target, Flags::empty());
+            cx.m.b(to);
+        });
+        cx.m.cbnz(Sz::X, d, cold);
+    }
+    true
+}
+
+/// Sixteen sign bits: each step folds neighbours together, 2, 4, then 8 bits at a time, until bytes 0 and 8 hold a half each.
+fn byte_mask(cx: &mut Cx<'_>, s: V, t: V, d: X, h: X) {
     cx.m.ushr(Ar::B16, t, s, 7);
     cx.m.usra(Ar::H8, t, t, 7);
     cx.m.usra(Ar::S4, t, t, 14);
@@ -219,8 +281,6 @@ fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     cx.m.umov(0, d, t, 0);
     cx.m.umov(0, h, t, 8);
     cx.m.orr_lsl(Sz::W, d, d, h, 8);
-    cx.set(p, d);
-    Ok(())
 }
 
 /// PINSRB/W/D/Q.
@@ -299,7 +359,7 @@ fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 impl Cx<'_> {
     /// The address in RDI, cut to 32 bits by an address-size prefix, plus the segment base.
-    fn lea_string_rdi(&mut self, i: &Instruction) -> crate::emit::X {
+    fn lea_string_rdi(&mut self, i: &Instruction) -> X {
         use xrun_runtime::state::CpuState;
         let mut x = pinned(gpr::RDI);
         if i.op0_kind() == OpKind::MemorySegEDI {
@@ -319,7 +379,7 @@ impl Cx<'_> {
     }
 
     /// An address an ordered store of one byte can use without taking a new scratch register each time.
-    fn byte_at(&mut self, base: crate::emit::X, off: i32) -> Addr {
+    fn byte_at(&mut self, base: X, off: i32) -> Addr {
         if self.ordering != xrun_runtime::engine::Ordering::Tso || off == 0 || self.host.lrcpc2 {
             return Addr::Off(base, off);
         }
