@@ -3,6 +3,7 @@
 
 use crate::emit::simd::Ar;
 use crate::emit::{Addr, Sz, V, X, ZR};
+use crate::facts::Fuse;
 use crate::guest::Flags;
 use crate::isa::cx::{Cx, pinned};
 use crate::isa::{Decline, Lowered};
@@ -225,6 +226,8 @@ fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bo
     let (at, insts) = (cx.at, &cx.region.insts);
     let Some([test, jump]) = insts.get(at + 1..at + 3) else { return false };
     let straight = !insts[at].ends_run && !test.ends_run && !test.join && !jump.join;
+    let plain = matches!(cx.facts.fuse[at + 1], Fuse::Alone | Fuse::WithBranch)
+        && matches!(cx.facts.fuse[at + 2], Fuse::Alone | Fuse::Done);
     let r = i.op0_register();
     let same = test.i.mnemonic() == Mnemonic::Test
         && test.i.op0_kind() == OpKind::Register
@@ -234,7 +237,7 @@ fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bo
         && test.i.op0_register().size() >= 4;
     let zero = jump.i.mnemonic() == Mnemonic::Je;
     let after = cx.facts.live_out[at + 2];
-    if !straight || !same || !(zero || jump.i.mnemonic() == Mnemonic::Jne) || !after.is_empty() {
+    if !straight || !plain || !same || !(zero || jump.i.mnemonic() == Mnemonic::Jne) || !after.is_empty() {
         return false;
     }
     let target = jump.i.near_branch_target();
