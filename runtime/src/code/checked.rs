@@ -110,7 +110,7 @@ pub fn with_check(t: &Translation, bytes: &[(Range<u64>, Vec<u8>)]) -> Option<Tr
         w.extend([load_thunk(Thunk::Direct), 0xd63f_0100, l.guest as u32, (l.guest >> 32) as u32]); // blr x8
         exits.push(Exit { site, stub, target: l.guest, inside: None });
     }
-    let mut marks = vec![Mark { word: entry, guest: own.guest, flags: FlagForm::Direct }];
+    let mut marks = vec![Mark { word: entry, guest: own.guest, flags: FlagForm::Direct, replay: false }];
     marks.extend(t.marks.iter().map(|m| Mark { word: m.word + shift, ..*m }));
     Some(Translation {
         words: w,

@@ -209,9 +209,8 @@ impl Run {
     /// another one is written first, so that other one must not be of this kind as well.
     fn set(&mut self, d: u8, n: Now) -> Option<()> {
         self.now[usize::from(d)] = Some(n);
-        let chained = (0..16).any(|r| {
-            (0..16).any(|s| s != r && self.reads(r, s) && (0..16).any(|t| t != s && self.reads(s, t)))
-        });
+        let chained =
+            (0..16).any(|r| (0..16).any(|s| s != r && self.reads(r, s) && (0..16).any(|t| t != s && self.reads(s, t))));
         (!chained).then_some(())
     }
 
@@ -234,8 +233,8 @@ impl Run {
     /// The register a node may be computed into at once: it ends there, with nothing to keep above it, and nobody needs what was there.
     fn direct(&self, k: usize) -> Option<u8> {
         let v = FIRST + k as u8;
-        let d = (0..16u8)
-            .find(|&r| self.now[usize::from(r)].is_some_and(|n| n.value == v && n.upper == Upper::Zero))?;
+        let d =
+            (0..16u8).find(|&r| self.now[usize::from(r)].is_some_and(|n| n.value == v && n.upper == Upper::Zero))?;
         let used = self.nodes.iter().any(|n| match n.kind {
             Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == d || b == d,
             Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == d,
@@ -281,9 +280,8 @@ pub fn lower(cx: &mut Cx<'_>) -> bool {
 
 fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
     // Where each node's value is.
-    let place: Vec<V> = (0..run.nodes.len())
-        .map(|k| run.direct(k).map_or(V(k as u8), |d| V(xrun_runtime::abi::xmm(d))))
-        .collect();
+    let place: Vec<V> =
+        (0..run.nodes.len()).map(|k| run.direct(k).map_or(V(k as u8), |d| V(xrun_runtime::abi::xmm(d)))).collect();
     cx.enter_run();
     for (k, n) in run.nodes.iter().enumerate() {
         if matches!(n.kind, Kind::Zero) && !run.needed(k) {
@@ -307,7 +305,11 @@ fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
     if !tests.is_empty() {
         let back = cx.m.label();
         let (nodes, places) = (run.nodes.clone(), place.clone());
-        let routines = [cx.nan_routine(Shape::Scalar, S), cx.nan_routine(Shape::Scalar, D)];
+        let routine = |cx: &mut Cx<'_>, fp: Fp| {
+            let used = nodes.iter().any(|n| matches!(n.kind, Kind::Binary(_, f, ..) | Kind::Sqrt(f, _) if f == fp));
+            used.then(|| cx.nan_routine(Shape::Scalar, fp))
+        };
+        let (single, double) = (routine(cx, S), routine(cx, D));
         let cold = cx.cold(move |cx| {
             for (k, n) in nodes.iter().enumerate() {
                 compute(cx, n, places[k], &places, false);
@@ -316,7 +318,9 @@ fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
                     Kind::Sqrt(fp, a) => (fp, a, a),
                     _ => continue,
                 };
-                cx.fix_with(routines[usize::from(fp == D)], places[k], value(a, &places), value(b, &places));
+                if let Some(routine) = if fp == S { single } else { double } {
+                    cx.fix_with(routine, places[k], value(a, &places), value(b, &places));
+                }
             }
             cx.m.b(back);
         });
