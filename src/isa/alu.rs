@@ -285,10 +285,12 @@ fn arith(cx: &mut Cx<'_>, i: &Instruction, op: Arith, write: bool) -> Lowered {
     let a = cx.get(dst, ext);
     let b = src(cx, second, ext);
     if op.with_carry() && dst.is_mem() {
+        let kept = cx.tmp;
         let r = cx.tmp();
         // PF and AF are this instruction's to overwrite; CF must survive until the store is done.
         compute(cx, op, bytes, Some(r), a, b, false, Flags::empty());
         cx.set(dst, r);
+        cx.tmp = kept;
         if !live.is_empty() {
             compute(cx, op, bytes, None, a, b, false, live);
         }
