@@ -23,7 +23,7 @@ pub mod checked;
 pub mod region;
 pub mod unaligned;
 
-use crate::engine::{Extent, FlagForm, GuestCode, Ordering, Request, TranslateError};
+use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
