@@ -17,17 +17,7 @@ pub fn fits_logical(sz: Sz, v: u64) -> bool {
 }
 
 impl Masm {
-    /// Sets `d` to an address: one word, a load from the pool when no single move will do.
-    pub fn mov_addr(&mut self, d: X, v: u64) {
-        let nonzero = (0..4).filter(|n| (v >> (16 * n)) as u16 != 0).count();
-        if nonzero <= 1 {
-            self.mov_imm(d, v);
-        } else {
-            self.ldr_literal(d, v);
-        }
-    }
-
-    /// Sets `d` to `v`: one word when a single move or bitmask does, two when two moves do, else a load from the pool.
+    /// Sets `d` to `v`: one word: a single move or bitmask, else a load from the pool.
     pub fn mov_imm(&mut self, d: X, v: u64) {
         let chunk = |n: u32| (v >> (16 * n)) as u16;
         let nonzero = (0..4).filter(|&n| chunk(n) != 0).count();
@@ -46,26 +36,6 @@ impl Masm {
             self.orr_imm(Sz::X, d, ZR, v);
         } else if low32 && fits_logical(Sz::W, v) {
             self.orr_imm(Sz::W, d, ZR, v);
-        } else if nonzero == 2 {
-            let mut first = true;
-            for n in (0..4).filter(|&n| chunk(n) != 0) {
-                if first {
-                    self.movz(Sz::X, d, chunk(n), n);
-                } else {
-                    self.movk(Sz::X, d, chunk(n), n);
-                }
-                first = false;
-            }
-        } else if nonones == 2 {
-            let mut first = true;
-            for n in (0..4).filter(|&n| chunk(n) != 0xffff) {
-                if first {
-                    self.movn(Sz::X, d, !chunk(n), n);
-                } else {
-                    self.movk(Sz::X, d, chunk(n), n);
-                }
-                first = false;
-            }
         } else {
             self.ldr_literal(d, v);
         }

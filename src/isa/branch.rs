@@ -188,7 +188,7 @@ fn call(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     match i.op0_kind() {
         OpKind::NearBranch64 => {
             let ret = cx.tmp();
-            cx.m.mov_addr(ret, next);
+            cx.m.mov_imm(ret, next);
             cx.push(ret, rsp);
             cx.call_direct(i.near_branch_target(), ret, next);
             Ok(())
@@ -204,7 +204,7 @@ fn call(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
                 cx.m.mov(Sz::X, t, rsp);
             }
             let ret = cx.tmp();
-            cx.m.mov_addr(ret, next);
+            cx.m.mov_imm(ret, next);
             cx.push(ret, rsp);
             cx.call_indirect(t, ret, next);
             Ok(())

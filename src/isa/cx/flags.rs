@@ -1,11 +1,13 @@
 //! The static state of the flags along the walk: NZCV's form, where PF and AF can be computed from, and how each is brought to the form a reader needs.
 //! Must not know which instruction asks.
 
-use super::{AF, AfFrom, Cx, LINK, PF, Pa};
+use super::{AF, AfFrom, Cx, LINK, PF, Pa, pinned};
 use crate::emit::{Cond, Sz, X, ZR};
 use crate::guest::Flags;
+use iced_x86::{Instruction, Mnemonic, Register};
 use xrun_runtime::abi;
 use xrun_runtime::engine::FlagForm;
+use xrun_runtime::state::gpr::RSP;
 
 /// A bit of NZCV, by its place in the nibble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,41 +18,64 @@ pub enum Nzcv {
     N = 3,
 }
 
+/// What `i` adds to RSP, if that is a constant and all it does to RSP.
+fn stack_step(i: &Instruction) -> Option<i32> {
+    match i.mnemonic() {
+        Mnemonic::Pop if i.op0_register().full_register() == Register::RSP => None,
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call => Some(i.stack_pointer_increment()),
+        Mnemonic::Ret => Some(i.stack_pointer_increment()),
+        _ => None,
+    }
+}
+
 impl Cx<'_> {
     /// Before an instruction overwrites a register that PF or AF still come from: saves what is needed.
     pub(super) fn keep_pa(&mut self) {
         let live = self.facts.live_in[self.at];
-        let Pa::Lazy { r, af } = self.flags.pa else {
+        let Pa::Lazy { r, af, bias } = self.flags.pa else {
             return;
         };
         if !live.intersects(Flags::P | Flags::A) {
             self.flags.pa = Pa::Stored;
             return;
         }
-        let written = crate::guest::written_gprs(&self.region.insts[self.at].i);
+        let i = &self.region.insts[self.at].i;
+        let written = crate::guest::written_gprs(i);
         let hit = |x: X| written & (1 << x.0) != 0;
+        let moved = if r == pinned(RSP) { stack_step(i) } else { None };
         match af {
             AfFrom::AddReg(b) | AfFrom::SubReg(b) if hit(r) || hit(b) => self.store_pa(live),
-            _ if hit(r) => {
-                self.m.mov(Sz::W, PF, r);
-                self.flags.pa = Pa::Lazy { r: PF, af };
-            }
+            _ if hit(r) => match moved.map(|n| bias + n).filter(|n| n.unsigned_abs() < 4096) {
+                Some(bias) => self.flags.pa = Pa::Lazy { r, af, bias },
+                None => self.take_pf(),
+            },
             _ => {}
         }
     }
 
-    /// Brings PF and AF into their registers as far as `live` asks.
-    pub(crate) fn store_pa(&mut self, live: Flags) {
-        let Pa::Lazy { r, af } = self.flags.pa else {
+    /// Brings PF's source into its register.
+    fn take_pf(&mut self) {
+        let Pa::Lazy { r, af, bias } = self.flags.pa else {
             return;
         };
-        self.flags.pa = Pa::Stored;
-        if !live.intersects(Flags::P | Flags::A) {
+        match bias {
+            0 if r == PF => {}
+            0 => self.m.mov(Sz::W, PF, r),
+            1.. => self.m.sub_imm(Sz::W, PF, r, bias as u32),
+            _ => self.m.add_imm(Sz::W, PF, r, bias.unsigned_abs()),
+        }
+        self.flags.pa = Pa::Lazy { r: PF, af, bias: 0 };
+    }
+
+    /// Brings PF and AF into their registers as far as `live` asks.
+    pub(crate) fn store_pa(&mut self, live: Flags) {
+        let Pa::Lazy { af, .. } = self.flags.pa else {
             return;
+        };
+        if live.intersects(Flags::P | Flags::A) {
+            self.take_pf();
         }
-        if r != PF {
-            self.m.mov(Sz::W, PF, r);
-        }
+        self.flags.pa = Pa::Stored;
         if !live.contains(Flags::A) {
             return;
         }
@@ -82,10 +107,14 @@ impl Cx<'_> {
     }
 
     /// The register whose low byte's parity is PF. Not for the `FloatCompare` form.
-    pub fn pf_source(&self) -> X {
+    pub fn pf_source(&mut self) -> X {
         match self.flags.pa {
             Pa::Stored => PF,
-            Pa::Lazy { r, .. } => r,
+            Pa::Lazy { r, bias: 0, .. } => r,
+            Pa::Lazy { .. } => {
+                self.take_pf();
+                PF
+            }
         }
     }
 
@@ -108,7 +137,7 @@ impl Cx<'_> {
         if !keep {
             self.m.mov(Sz::W, PF, r);
         }
-        self.flags.pa = Pa::Lazy { r: if keep { r } else { PF }, af };
+        self.flags.pa = Pa::Lazy { r: if keep { r } else { PF }, af, bias: 0 };
     }
 
     /// Says that PF and AF of this instruction are to be had from NZCV, as [`FlagForm::FloatCompare`] holds them.

@@ -76,7 +76,7 @@ impl Cx<'_> {
         };
         cur = match cur {
             None => {
-                self.m.mov_addr(t, if narrow { disp & 0xffff_ffff } else { disp });
+                self.m.mov_imm(t, if narrow { disp & 0xffff_ffff } else { disp });
                 Some(t)
             }
             Some(c) if disp != 0 => {
@@ -116,7 +116,7 @@ impl Cx<'_> {
         let offset = if w == Sz::W { i64::from(disp as i32) } else { disp as i64 };
         let fits = crate::emit::imm::fits_add(offset.unsigned_abs());
         match (base, index) {
-            (None, None) => self.m.mov_addr(d, disp),
+            (None, None) => self.m.mov_imm(d, disp),
             (Some(b), None) => self.add_const(w, d, b, offset),
             (Some(b), Some(x)) if offset == 0 => self.m.add_lsl(w, d, b, x, scale),
             (Some(b), Some(x)) if fits => {

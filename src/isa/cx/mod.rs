@@ -91,6 +91,8 @@ enum Pa {
     Lazy {
         r: X,
         af: AfFrom,
+        /// What was added to `r` since: the stack pointer goes on moving.
+        bias: i32,
     },
 }
 
