@@ -22,12 +22,12 @@ QEMU   :=
 endif
 export XRUN
 
-.PHONY: all build setup roots data demo test bench fuzz clean help
+.PHONY: all build setup roots data demo test bench bench-translate fuzz clean help
 
 all: build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: ## install what building and testing needs (says what first)
 	@scripts/setup.sh
@@ -51,6 +51,9 @@ test: ## everything CI runs
 
 bench: build data ## instructions executed, as ratios to native; INSN=DIR, ARGS="--help" for more
 	@$(CARGO) bench --profile dev --bench ratio -- $(if $(INSN),--insn $(INSN)) --cpu $(CPU) $(ARGS)
+
+bench-translate: roots ## how long translation takes, per guest instruction
+	@$(CARGO) bench --bench translate
 
 fuzz: setup ## random bytes into the translator and mutated ELF files into the loader; TIME=seconds
 	@scripts/fuzz.sh $(or $(TIME),60) $(ARGS)
