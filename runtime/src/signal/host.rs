@@ -191,6 +191,14 @@ pub fn kick(tgid: i32, tid: i32) {
     unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, tgid, tid, KICK, &raw const info) };
 }
 
+/// Makes a signal that was taken from the kernel pending again for this thread; to be called while the host blocks it. False when
+/// the kernel does not have it.
+pub fn put_back(info: &[u64; 16]) -> bool {
+    let signal = info[0] as i32;
+    // SAFETY: `info` is a whole siginfo, as the kernel gave it.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), signal, info.as_ptr()) == 0 }
+}
+
 /// Says that the instruction at `rip` is known but not implemented.
 pub fn unsupported(rip: u64) {
     let mut bytes = [0u8; 15];

@@ -234,7 +234,10 @@ pub fn deliver_pending(thread: &mut Thread) {
         };
         let signal = signal_of(&info);
         if blocked & bit(signal) != 0 && (table::always_handled(signal) || thread.signal.waiting.is_none()) {
-            thread.signal.held.push(info);
+            // Back to the kernel, whose mask is about to block it too: there it outlives execve.
+            if table::always_handled(signal) || !host::put_back(&info) {
+                thread.signal.held.push(info);
+            }
             continue;
         }
         let action = thread.signal.table.take(signal);
