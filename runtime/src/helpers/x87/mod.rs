@@ -1,6 +1,9 @@
 //! What translated code calls for x87 instructions. All but [`image`] are called as pure helpers: they take memory operands in their
 //! arguments and touch nothing of the guest but [`crate::state::X87`], which no host register mirrors, and spill slots.
 //!
+//! The last instruction's opcode and addresses (FOP, FIP, FDP) are not followed: images show what was last loaded, at first zero. (CPUs differ here too:
+//! some write them for FXSAVE only while an exception is pending.)
+//!
 //! Pending unmasked exceptions are not looked at here: translated code tests ES before each waiting instruction.
 
 pub mod image;
