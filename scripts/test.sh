@@ -9,6 +9,7 @@ host=$(uname -m)
 target=aarch64-unknown-linux-gnu
 : "${CARGO_TARGET_DIR:=$PWD/target}" "${CPUS:=cortex-a72 neoverse-n1 neoverse-v1 max}" "${PROGRAMS:=default}"
 export CARGO_TARGET_DIR CPUS PROGRAMS
+unset XRUN QEMU # steps that use them say so
 export PATH=/usr/bin:$PATH # Debian's own Rust first
 export CARGO_TERM_PROGRESS_WHEN=never
 xrun=$CARGO_TARGET_DIR/$target/release/xrun
