@@ -163,6 +163,13 @@ impl Program {
     /// The undefined bits of an outcome.
     pub fn undefined_at(&self, state: &State, assembled: &Assembled, outcome: &Outcome) -> Option<Undefined> {
         let rip = outcome.state.rip;
+        const SI_KERNEL: i32 = 128;
+        let here = assembled.starts.iter().position(|&s| s == rip).and_then(|k| self.items.get(k));
+        if outcome.fault.is_some_and(|f| f.code == SI_KERNEL)
+            && here.is_some_and(|h| mask::non_canonical(&h.instruction, &outcome.state))
+        {
+            return None;
+        }
         let fault = outcome.fault.is_some_and(|f| matches!(f.signal, 7 | 8 | 11));
         let before = self.undefined(state)?;
         let mut u = Undefined::default();
