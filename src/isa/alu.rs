@@ -285,6 +285,7 @@ fn arith(cx: &mut Cx<'_>, i: &Instruction, op: Arith, write: bool) -> Lowered {
     let a = cx.get(dst, ext);
     let b = src(cx, second, ext);
     if op.with_carry() && dst.is_mem() {
+        let b = Src::Reg(b.reg(cx));
         let kept = cx.tmp;
         let r = cx.tmp();
         // PF and AF are this instruction's to overwrite; CF must survive until the store is done.
