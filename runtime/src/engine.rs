@@ -148,6 +148,8 @@ pub enum ExitReason {
     ReturnMiss = 6,
     /// A synchronous host signal: the state is exact at the faulting instruction; the thread's record has the signal.
     Fault = 7,
+    /// A signal handler ended the run: go on at `rip`.
+    Resume = 8,
 }
 
 /// What an instruction raised (SDM vol. 3, 6.3), as far as user code can raise it. `rip` is the instruction's own address, except

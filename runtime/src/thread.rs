@@ -484,13 +484,10 @@ impl Thread {
                 return None;
             }
             r if r == ExitReason::Stale as u64 => {
-                // The check before the code found it changed, or a signal handler made way for something: made anew if need be.
-                if code::is_checked(rip) {
-                    code::invalidate(rip..rip + 1);
-                }
+                code::changed(rip);
                 None
             }
-            // Indirect: found by `rip`.
+            // Indirect, Resume: found by `rip`.
             _ => None,
         };
         if alone && self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0 {

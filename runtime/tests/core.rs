@@ -446,6 +446,41 @@ fn a_full_cache_is_emptied() {
     }
 }
 
+/// Data written next to code, far more often than a page may be written before its code is checked instead of watched; then the code itself.
+#[test]
+fn writes_next_to_code_do_not_fault_for_ever() {
+    let _one = set_up();
+    let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let page = memory::mmap(0, 4096, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) as u64;
+    memory::access::put(page, &5u8).unwrap();
+    let mut w = Asm::new(0x8800);
+    w.put(0x3900_0000 | g(RDI) << 5 | g(RBX)); // strb
+    w.mark(0x8804);
+    w.exit(0x1400_0000, page, None);
+    install([w]);
+    let write = |to, v| {
+        run(0x8800, |c| {
+            c.gpr[RDI] = to;
+            c.gpr[RBX] = v;
+        })
+        .cpu
+        .gpr[RAX]
+    };
+    for v in 0..200 {
+        assert_eq!(write(page + 100, v), 5);
+    }
+    assert!(code::is_checked(page));
+    let before = code::stats().0.invalidated;
+    for v in 0..200 {
+        assert_eq!(write(page + 100, v), 5);
+    }
+    assert_eq!(code::stats().0.invalidated, before);
+    for v in 6..9 {
+        assert_eq!(write(page, v), v);
+    }
+    assert!(!code::is_checked(page));
+}
+
 /// A store to translated guest code, from translated code: the new bytes run next.
 #[test]
 fn a_write_to_code_is_seen() {

@@ -113,6 +113,11 @@ impl Cache {
         self.entries.get(&guest).map(|e| e.0)
     }
 
+    /// The numbers of the pages that the code for `guest` was made from.
+    pub fn made_from(&self, guest: u64) -> Vec<u64> {
+        self.entries.get(&guest).map(|e| self.regions[e.1 as usize].pages()).unwrap_or_default()
+    }
+
     /// The region host address `pc` is in.
     pub fn region_at(&self, pc: u64) -> Option<(RegionId, &Region)> {
         let i = self.regions.partition_point(|r| r.start <= pc).checked_sub(1)?;

@@ -1,5 +1,5 @@
 //! Code on pages that are written all the time: instead of watching the page, each region compares, whenever it is entered, the guest bytes it
-//! was made from with a copy. Pure functions; which pages are treated so is the parent module's to say.
+//! was made from with a copy. For code among data: a page whose code was seen to change is watched again (`code::changed`). Pure functions; which pages are treated so is the parent module's to say.
 //!
 //! The check uses x0-x4 and x8, which are scratch at every entry, and no flags: 4 words a range to set up, 4 for each 8 bytes (in a loop
 //! of 6 from 64 bytes on).

@@ -47,6 +47,8 @@ static WRITTEN: Mutex<BTreeMap<u64, u32>> = Mutex::new(BTreeMap::new());
 static CHECKED: AtomicU32 = AtomicU32::new(0);
 /// From so many writes on, code on a page is checked at each entry, and the page is not watched any more.
 const TOO_OFTEN: u32 = 24;
+/// Instead of a count: a page that is not checked any more.
+const ALWAYS_WATCHED: u32 = u32::MAX;
 /// Not 0 while [`flush`] wants all threads out.
 static STOPPING: AtomicU32 = AtomicU32::new(0);
 /// Held by the thread that empties the cache.
@@ -284,15 +286,30 @@ fn written() -> MutexGuard<'static, BTreeMap<u64, u32>> {
 pub fn note_write(addr: u64) {
     let mut written = written();
     let n = written.entry(addr >> 12).or_insert(0);
-    *n += 1;
+    if *n != ALWAYS_WATCHED {
+        *n += 1;
+    }
     if *n == TOO_OFTEN {
         CHECKED.fetch_add(1, Mem::Relaxed);
     }
 }
 
+/// The check in front of the code for `pc` found other bytes. Checks are for code among data that is written; where code itself changes, the page is
+/// watched again for good, because a check sees a change only at the next entry, but x86 at the next instruction.
+pub fn changed(pc: u64) {
+    let mut written = written();
+    let pages = with(|c| c.made_from(pc)).unwrap_or_default();
+    for page in pages {
+        written.insert(page, ALWAYS_WATCHED);
+    }
+    drop(written);
+    invalidate(pc..pc + 1);
+}
+
 /// Whether code on the page of `addr` is checked at each entry.
 pub fn is_checked(addr: u64) -> bool {
-    CHECKED.load(Mem::Relaxed) != 0 && written().get(&(addr >> 12)).is_some_and(|n| *n >= TOO_OFTEN)
+    CHECKED.load(Mem::Relaxed) != 0
+        && written().get(&(addr >> 12)).is_some_and(|n| (TOO_OFTEN..ALWAYS_WATCHED).contains(n))
 }
 
 /// What is on checked pages of the ranges, with its contents now.

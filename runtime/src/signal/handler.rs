@@ -203,7 +203,7 @@ mod imp {
                 t.cpu.rip = rip;
                 apply(&mut t.cpu, form);
                 t.host.step = if code::replays(c.pc) { crate::engine::REPLAY_MOST as u32 } else { 1 };
-                c.leave(&mut t.cpu, ExitReason::Stale);
+                c.leave(&mut t.cpu, ExitReason::Resume);
                 true
             }
         }
@@ -239,7 +239,7 @@ mod imp {
                 Trapped::Dead(guest) => {
                     c.save(&mut t.cpu);
                     t.cpu.rip = guest;
-                    c.leave(&mut t.cpu, ExitReason::Stale);
+                    c.leave(&mut t.cpu, ExitReason::Resume);
                 }
                 Trapped::Tail(register) => {
                     let to = c.regs[register as usize];
@@ -252,7 +252,7 @@ mod imp {
                             return;
                         }
                     }
-                    c.leave(&mut t.cpu, ExitReason::Stale);
+                    c.leave(&mut t.cpu, ExitReason::Resume);
                 }
             },
             libc::SIGBUS if si_code == BUS_ADRALN && mended(t, c) => {}
@@ -272,15 +272,15 @@ mod imp {
                 t.cpu.rip = rip;
                 apply(&mut t.cpu, form);
                 if signal == libc::SIGBUS && si_code == BUS_ADRALN && code::note_unaligned(rip, c.pc) {
-                    return c.leave(&mut t.cpu, ExitReason::Stale);
+                    return c.leave(&mut t.cpu, ExitReason::Resume);
                 }
                 if code::replays(c.pc) {
                     t.host.step = crate::engine::REPLAY_MOST as u32;
-                    c.leave(&mut t.cpu, ExitReason::Stale);
+                    c.leave(&mut t.cpu, ExitReason::Resume);
                 } else if retry {
                     // The instruction changes the region it is in: do it alone, then go on with new code.
                     t.host.step = 1;
-                    c.leave(&mut t.cpu, ExitReason::Stale);
+                    c.leave(&mut t.cpu, ExitReason::Resume);
                 } else {
                     t.host.fault = memory_fault(signal, si_code, addr, c);
                     c.leave(&mut t.cpu, ExitReason::Fault);
