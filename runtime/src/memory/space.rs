@@ -334,11 +334,11 @@ impl Space {
 
     pub fn munmap(&mut self, fx: &mut Effects, addr: u64, len: u64) -> Result<(), Errno> {
         let r = self.user_range(addr, len).filter(|r| !r.is_empty()).ok_or(libc::EINVAL)?;
-        for (part, _) in self.vmas.parts(r.clone()) {
+        self.forget_code(r.clone(), fx);
+        for (part, _) in self.vmas.parts(r) {
             host::munmap(part.start, part.end - part.start)?;
             self.vmas.remove(part);
         }
-        self.forget_code(r, fx);
         Ok(())
     }
 
@@ -597,12 +597,18 @@ impl Space {
     /// then sets the host's protection itself.
     fn forget_code(&mut self, r: Range<u64>, fx: &mut Effects) {
         self.release_aliases(r.clone(), fx);
+        // Code that is not watched (it is checked whenever it is entered) does not notice that it may not be run any more.
+        if self.vmas.parts(r.clone()).iter().any(|(_, v)| v.prot.contains(Prot::EXEC)) {
+            fx.stale.push(r.clone());
+        }
         let pages = self.code_in(r.clone());
         if !pages.is_empty() {
             for p in pages {
                 self.forget_page(p);
             }
-            fx.stale.push(r);
+            if fx.stale.last() != Some(&r) {
+                fx.stale.push(r);
+            }
         }
     }
 
