@@ -228,7 +228,7 @@ fn registers_go_in_and_out() {
     assert_eq!(t.cpu.gpr[RAX], 1 << 63);
     // 2^63 + 2^63: zero, carry, overflow.
     assert_eq!(t.cpu.nzcv, 0x7000_0000);
-    assert_eq!(t.cpu.gpr[R11] & 0x8d5, 0x841 | 4 * u64::from(77u8.count_ones() % 2 == 0) | (77 ^ 88) & 0x10);
+    assert_eq!(t.cpu.gpr[R11] & 0x8d5, 0x841 | 4 * u64::from(77u8.count_ones().is_multiple_of(2)) | (77 ^ 88) & 0x10);
     assert_eq!((t.cpu.pf, t.cpu.af), (77, 88));
     assert_eq!((t.cpu.xmm[0], t.cpu.xmm[15]), (2, 46));
     assert_eq!(t.cpu.rip, 0x1010);

@@ -60,7 +60,7 @@ mod arch {
     pub fn abort_pc(pc: u64) -> Option<u64> {
         let check = &raw const xrun_svc_check as u64;
         let done = &raw const xrun_svc_done as u64;
-        (check..done).contains(&pc).then(|| &raw const xrun_svc_abort as u64)
+        (check..done).contains(&pc).then_some(&raw const xrun_svc_abort as u64)
     }
 
     #[inline]
