@@ -169,7 +169,10 @@ pub fn catch_faults_in_tests() {
         let pc = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
         #[cfg(target_arch = "aarch64")]
         let pc = &mut context.uc_mcontext.pc;
-        match resume(*pc as u64) {
+        // Signed on x86_64, unsigned on AArch64.
+        #[allow(clippy::unnecessary_cast)]
+        let at = *pc as u64;
+        match resume(at) {
             Some((_, to)) => *pc = to as _,
             // SAFETY: gives the signal its default action; the fault repeats and ends the process.
             None => unsafe {
