@@ -157,8 +157,11 @@ pub struct CpuState {
     pub spill: [u64; 8],
     /// XMM0-15 (low 128 bits).
     pub xmm: [u128; 16],
-    /// Upper halves of YMM0-15.
+    /// Upper halves of YMM0-15, as far as `upper_live` says. Read and written through [`CpuState::upper`] and [`CpuState::set_upper`].
     pub ymm_hi: [u128; 16],
+    /// Bit n: the upper half of YMM n is `ymm_hi[n]`; else it is zero, whatever is there. So VZEROUPPER, which every function that uses
+    /// YMM registers ends with, is one store, and no bits at all is what XSAVE calls the initial state (SDM vol. 1, 13.6).
+    pub upper_live: u64,
     pub x87: X87,
 }
 
@@ -191,12 +194,36 @@ impl Default for CpuState {
             spill: [0; 8],
             xmm: [0; 16],
             ymm_hi: [0; 16],
+            upper_live: 0,
             x87: X87::default(),
         }
     }
 }
 
 impl CpuState {
+    /// The upper half of YMM `n`.
+    pub fn upper(&self, n: usize) -> u128 {
+        if self.upper_live >> n & 1 != 0 { self.ymm_hi[n] } else { 0 }
+    }
+
+    /// Sets the upper half of YMM `n`.
+    pub fn set_upper(&mut self, n: usize, v: u128) {
+        self.ymm_hi[n] = v;
+        self.upper_live = self.upper_live & !(1 << n) | u64::from(v != 0) << n;
+    }
+
+    /// The upper halves of all YMM registers.
+    pub fn uppers(&self) -> [u128; 16] {
+        std::array::from_fn(|n| self.upper(n))
+    }
+
+    /// Sets the upper halves of all YMM registers.
+    pub fn set_uppers(&mut self, all: [u128; 16]) {
+        for (n, v) in all.into_iter().enumerate() {
+            self.set_upper(n, v);
+        }
+    }
+
     /// EFLAGS as PUSHF or a signal frame shows them.
     pub fn eflags(&self) -> Eflags {
         let mut f = Eflags::from_bits_truncate(self.other_flags as u32) | Eflags::ONE | Eflags::IF;

@@ -268,7 +268,7 @@ impl Translated {
         cpu.rip = START;
         cpu.set_eflags(Eflags::from_bits_truncate(s.flags as u32));
         cpu.xmm = s.xmm;
-        cpu.ymm_hi = s.ymm_hi;
+        cpu.set_uppers(s.ymm_hi);
         cpu.gs_base = s.gs_base;
         cpu.x87.control = s.fcw;
         cpu.x87.status = s.fsw & !0x3800;
@@ -299,7 +299,7 @@ impl Translated {
         s.rip = cpu.rip;
         s.flags = u64::from(cpu.eflags().bits());
         s.xmm = cpu.xmm;
-        s.ymm_hi = cpu.ymm_hi;
+        s.ymm_hi = cpu.uppers();
         s.mxcsr = cpu.mxcsr | enter::fp::flags_of(cpu.guest_fpsr);
         s.fcw = cpu.x87.control;
         s.fsw = cpu.x87.status & !0x3800 | u16::from(cpu.x87.top & 7) << 11;

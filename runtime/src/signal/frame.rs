@@ -294,10 +294,12 @@ fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
             unused: [0; 7],
         };
         image[SOFTWARE_OFFSET..].copy_from_slice(software.as_bytes());
-        // The XSAVE header: XSTATE_BV, then zeros (standard format).
-        bytes[512..520].copy_from_slice(&f.xfeatures().to_le_bytes());
+        // The XSAVE header: XSTATE_BV, then zeros (standard format). XSAVE leaves out the bit of a component in its initial state (SDM vol. 1, 13.7);
+        // the kernel then claims x87 and SSE in any case (save_xstate_epilog).
+        let initial = if cpu.upper_live == 0 { XFEATURE_YMM } else { 0 };
+        bytes[512..520].copy_from_slice(&(f.xfeatures() & !initial).to_le_bytes());
         if f.avx {
-            for (slot, v) in bytes[YMM_OFFSET..].chunks_exact_mut(16).zip(cpu.ymm_hi) {
+            for (slot, v) in bytes[YMM_OFFSET..].chunks_exact_mut(16).zip(cpu.uppers()) {
                 slot.copy_from_slice(&v.to_le_bytes());
             }
         }
@@ -335,14 +337,14 @@ fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress>
     if present & 2 == 0 {
         cpu.xmm = [0; 16];
     }
-    cpu.ymm_hi = ymm;
+    cpu.set_uppers(ymm);
     Ok(())
 }
 
 fn reset_math(cpu: &mut CpuState) {
     cpu.x87 = X87::default();
     cpu.xmm = [0; 16];
-    cpu.ymm_hi = [0; 16];
+    cpu.upper_live = 0;
     cpu.mxcsr = fp::MXCSR_DEFAULT;
     cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
     cpu.guest_fpsr &= !fp::FPSR_STICKY;
