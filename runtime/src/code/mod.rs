@@ -37,7 +37,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
 static PLACES: OnceLock<Places> = OnceLock::new();
 static ORDERED: AtomicBool = AtomicBool::new(false);
-/// Advances when the cache is emptied: host addresses from before are void.
+/// Advances when the cache is emptied, under its lock: host addresses and regions from before are void.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 /// Guest instructions that made an unaligned access that must be ordered or atomic. Never many: each costs a signal and a translation.
 static UNALIGNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
@@ -151,13 +151,11 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
         translate(thread, pc, Extent::Loop)?;
     }
     let known = with(|c| {
-        let host = c.entry(pc)?;
+        let host = c.entry(pc).filter(|_| from == epoch())?;
         c.link(data);
         Some(host)
     });
-    if let Some(Some(host)) = known
-        && from == epoch()
-    {
+    if let Some(Some(host)) = known {
         return Ok(Found { host, epoch: from });
     }
     let found = find(thread, pc)?;
@@ -228,8 +226,7 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
                 }
             }
         }
-        let epoch = epoch();
-        let host = with(|c| {
+        let found = with(|c| {
             if listed {
                 if crate::memory::generation() != generation {
                     return Err(());
@@ -237,17 +234,17 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
                 if let Some(host) = c.entry(pc)
                     && extent != Extent::Loop
                 {
-                    return Ok(Some(host));
+                    return Ok(Some(Found { host, epoch: epoch() }));
                 }
             }
             let host = c.publish(&t, listed, extent);
             if let (Some(host), true) = (host, listed) {
                 c.remember(pc, host);
             }
-            Ok(host)
+            Ok(host.map(|host| Found { host, epoch: epoch() }))
         });
-        match host {
-            Some(Ok(Some(host))) => return Ok(Found { host, epoch }),
+        match found {
+            Some(Ok(Some(found))) => return Ok(found),
             Some(Ok(None)) => flush(thread),
             Some(Err(())) => {}
             None => return Err(TranslateError::Fetch(pc)),
@@ -388,8 +385,10 @@ pub fn flush(thread: &Thread) {
 }
 
 fn empty() {
-    with(Cache::reset);
-    EPOCH.fetch_add(1, Mem::SeqCst);
+    with(|c| {
+        c.reset();
+        EPOCH.fetch_add(1, Mem::SeqCst)
+    });
 }
 
 /// A thread's way past a running [`flush`].
@@ -449,9 +448,13 @@ pub fn stop_at(pc: u64) -> Option<Stop> {
     with(|c| c.stop_at(pc))?
 }
 
-/// See [`Cache::stopped`].
-pub fn stopped(stop: Stop) {
-    with(|c| c.stopped(stop));
+/// See [`Cache::stopped`]. Nothing is left of a stop from before the cache was emptied.
+pub fn stopped(stop: Stop, epoch: u64) {
+    with(|c| {
+        if self::epoch() == epoch {
+            c.stopped(stop);
+        }
+    });
 }
 
 /// In a forked child, whose one thread is in no translated code: nobody is left to be stopped.

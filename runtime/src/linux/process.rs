@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::errno::{Answer, Errno};
 use super::{answer_of, kernel, quick, raw, signal_waits, user};
+use crate::code::Gate;
 use crate::state::gpr;
 use crate::thread::{self, Thread};
 
@@ -310,6 +311,8 @@ fn vforked(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
     thread::set_current(t);
     // SAFETY: the child is gone from it.
     unsafe { libc::munmap(stack, CHILD_STACK) };
+    // Killed inside translated code, it would be waited for by whoever wants all threads out.
+    Gate::leave(&start.child);
     start.child.unlist();
     drop(start);
     if pid < 0 {

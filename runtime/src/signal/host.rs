@@ -139,7 +139,7 @@ impl HostSignals {
             self.shadow.put(s.top, s.entry.0, s.entry.1);
         }
         if let Some(place) = s.place {
-            code::stopped(place);
+            code::stopped(place, s.epoch);
         }
     }
 }
