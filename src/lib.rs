@@ -35,9 +35,11 @@ pub mod isa;
 pub mod listing;
 
 use facts::Fuse;
-use guest::Region;
+use guest::{Fetcher, Region};
 use host::HostFeatures;
+use isa::cx::Buffers;
 use isa::{Cx, Decline};
+use std::sync::Mutex;
 use xrun_runtime::abi;
 use xrun_runtime::engine::{self, Engine, Entry, Extent, GuestCode, Request, TranslateError, Translation, Trap};
 
@@ -50,12 +52,13 @@ pub struct Translator {
 impl Translator {
     /// Lowers instruction `at` by its row, on its own.
     fn lower_one(&self, cx: &mut Cx<'_>, at: usize) {
-        let i = cx.region.insts[at].i;
+        let region = cx.region;
+        let i = &region.insts[at].i;
         let done = if i.is_invalid() {
             Err(Decline::Undefined)
         } else {
-            match isa::lowering(&i) {
-                Some(lower) => cx.lower(|cx| lower(cx, &i)),
+            match isa::lowering(i) {
+                Some(lower) => cx.lower(|cx| lower(cx, i)),
                 None => Err(Decline::Unsupported("no row")),
             }
         };
@@ -68,7 +71,11 @@ impl Translator {
 
     /// Lowers a region that was found, with its facts.
     pub fn lower(&self, region: &Region, facts: &facts::Facts, request: Request) -> Translation {
-        let mut cx = Cx::new(region, facts, self.host, request.ordering);
+        self.lower_in(region, facts, request, &mut Buffers::default())
+    }
+
+    fn lower_in(&self, region: &Region, facts: &facts::Facts, request: Request, memory: &mut Buffers) -> Translation {
+        let mut cx = Cx::new(region, facts, self.host, request.ordering, memory);
         let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
@@ -81,7 +88,7 @@ impl Translator {
                 if isa::sse::run::lower(&mut cx) {
                     next += std::mem::take(&mut cx.skip);
                     cx.leave_run(next - 1);
-                } else if !cx.lower_fused() {
+                } else if facts.fuse[at] == Fuse::Alone || !cx.lower_fused() {
                     self.lower_one(&mut cx, at);
                     next += std::mem::take(&mut cx.skip);
                     if next == at + 1 && facts.fuse.get(next) == Some(&Fuse::Done) {
@@ -92,30 +99,51 @@ impl Translator {
             }
         }
         cx.finish_cold();
-        let (landings, marks) = (std::mem::take(&mut cx.landings), std::mem::take(&mut cx.marks));
-        let mut exits = std::mem::take(&mut cx.exits);
-        for (at, label) in std::mem::take(&mut cx.inside) {
-            exits[at].inside = cx.m.bound(label);
-        }
-        let depends = region.depends.iter().chain(&facts.depends).cloned().collect();
-        let entries = vec![Entry { guest: region.entry, word: entry }];
-        match cx.m.finish() {
-            Ok(words) => Translation { words, entries, landings, exits, marks, depends },
-            // A label out of reach: the region was too large for its branches. One instruction always fits.
-            Err(_) => Translation::default(),
-        }
+        let mut t = cx.finish(memory);
+        t.entries.push(Entry { guest: region.entry, word: entry });
+        t.depends.extend_from_slice(&region.depends);
+        t.depends.extend_from_slice(&facts.depends);
+        t
     }
+}
+
+/// What one translation allocated, for the next.
+#[derive(Default)]
+struct Workspace {
+    region: Region,
+    facts: facts::Facts,
+    buffers: Buffers,
+}
+
+/// A thread that finds it taken does without.
+static SPARE: Mutex<Option<Box<Workspace>>> = Mutex::new(None);
+
+fn spare() -> Option<Box<Workspace>> {
+    SPARE.try_lock().ok()?.take()
 }
 
 impl Engine for Translator {
     fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError> {
-        let region = Region::find(request.pc, request.extent, code)?;
-        let facts = facts::Facts::of(&region, code);
-        let t = self.lower(&region, &facts, request);
+        let mut w = spare().unwrap_or_default();
+        let mut fetcher = Fetcher::new(code);
+        w.region.find_again(request.pc, request.extent, &mut fetcher)?;
+        w.facts.find_again(&w.region, &mut fetcher);
+        let t = self.lower_in(&w.region, &w.facts, request, &mut w.buffers);
+        if let Ok(mut spare) = SPARE.try_lock() {
+            *spare = Some(w);
+        }
         if t.words.is_empty() && request.extent != Extent::Single {
             return self.translate(Request { extent: Extent::Single, ..request }, code);
         }
         Ok(t)
+    }
+
+    fn recycle(&self, t: Translation) {
+        if let Ok(mut spare) = SPARE.try_lock()
+            && let Some(w) = spare.as_mut()
+        {
+            w.buffers.reuse(t);
+        }
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

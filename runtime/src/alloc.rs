@@ -3,12 +3,12 @@
 //! own. Knows nothing of who allocates.
 //!
 //! Memory of a class stays with the class: the most a class ever held at once bounds it. One lock, held for a few instructions, never
-//! while anything else is called; [`fork_guard`] holds it across fork.
+//! while anything else is called, and not taken before there is a second thread; [`fork_guard`] holds it across fork.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI8, Ordering};
 
 /// Sizes up to here in steps of 16.
 const FINE: usize = 1024;
@@ -18,6 +18,11 @@ const FINE_CLASSES: usize = FINE / 16;
 const CLASSES: usize = FINE_CLASSES + 5;
 /// What the bump region grows by.
 const CHUNK: usize = 256 << 10;
+
+unsafe extern "C" {
+    /// Not 0 while the process has one thread; pthread_create clears it first (glibc manual, "Single-Threaded").
+    safe static __libc_single_threaded: AtomicI8;
+}
 
 /// See the file's head.
 pub struct Allocator {
@@ -32,7 +37,7 @@ struct Heap {
     left: usize,
 }
 
-// SAFETY: `heap` is only reached with `locked` held.
+// SAFETY: `heap` is only reached with `locked` held, or by the only thread.
 unsafe impl Sync for Allocator {}
 
 /// The class of a size, and the size of its blocks.
@@ -73,6 +78,22 @@ impl Allocator {
 
     fn unlock(&self) {
         self.locked.store(false, Ordering::Release);
+    }
+
+    /// Runs `f` with the heap to itself.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Heap) -> R) -> R {
+        // It changes only when this very thread, outside of here, makes a second one.
+        let shared = __libc_single_threaded.load(Ordering::Relaxed) == 0;
+        if shared {
+            self.lock();
+        }
+        // SAFETY: the lock is held, or no other thread exists; `f` neither allocates nor makes one.
+        let r = f(unsafe { &mut *self.heap.get() });
+        if shared {
+            self.unlock();
+        }
+        r
     }
 }
 
@@ -122,11 +143,7 @@ unsafe impl GlobalAlloc for Allocator {
         if !ours(layout) {
             return if layout.align() <= 4096 { map(layout.size()) } else { null_mut() };
         }
-        self.lock();
-        // SAFETY: the lock is held.
-        let p = unsafe { (*self.heap.get()).take(layout.size()) };
-        self.unlock();
-        p
+        self.with(|heap| heap.take(layout.size()))
     }
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
@@ -135,10 +152,8 @@ unsafe impl GlobalAlloc for Allocator {
             unsafe { libc::munmap(p.cast(), layout.size()) };
             return;
         }
-        self.lock();
-        // SAFETY: the lock is held; `p` is the caller's to give back.
-        unsafe { (*self.heap.get()).give(p, layout.size()) };
-        self.unlock();
+        // SAFETY: `p` is the caller's to give back.
+        self.with(|heap| unsafe { heap.give(p, layout.size()) });
     }
 
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, new: usize) -> *mut u8 {

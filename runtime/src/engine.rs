@@ -129,6 +129,8 @@ pub enum TranslateError {
 pub trait Engine: Sync {
     /// Translates the region that starts at `request.pc`. Bytes that are no instruction translate to code that traps.
     fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError>;
+    /// Takes back a translation that was used, for its memory.
+    fn recycle(&self, _t: Translation) {}
     /// CPUID as this engine implements it: EAX, EBX, ECX, EDX for a leaf and subleaf.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
 }

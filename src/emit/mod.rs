@@ -74,6 +74,11 @@ impl Masm {
         }
     }
 
+    /// Gives memory for words, of code that is not used any more.
+    pub fn reuse(&mut self, words: Vec<u32>) {
+        self.a = words::Words::reusing(words);
+    }
+
     /// Forgets every word from `at` on, with what refers to labels there. Labels bound there must not be used any more.
     pub fn rewind(&mut self, at: u32) {
         self.a.truncate(at as usize);
@@ -96,21 +101,24 @@ impl Masm {
         self.a.push_word((v >> 32) as u32);
     }
 
-    /// Resolves labels and appends the literal pool.
+    /// Resolves labels, appends the literal pool, and is ready for other code.
     ///
     /// # Errors
     /// A label that was never bound, or one out of a branch's reach: a defect of the caller, told by name.
-    pub fn finish(mut self) -> Result<Vec<u32>, link::LinkError> {
-        let literals = std::mem::take(&mut self.literals);
-        if !literals.is_empty() && self.here() % 2 == 1 {
+    pub fn finish(&mut self) -> Result<Vec<u32>, link::LinkError> {
+        if !self.literals.is_empty() && self.here() % 2 == 1 {
             self.nop();
         }
-        for (v, label) in literals {
+        for n in 0..self.literals.len() {
+            let (v, label) = self.literals[n];
             self.bind(label);
             self.quad(v);
         }
-        let mut words = self.a.into_words();
-        link::resolve(&mut words, &self.labels, &self.fixups)?;
-        Ok(words)
+        let mut words = self.a.take();
+        let resolved = link::resolve(&mut words, &self.labels, &self.fixups);
+        self.literals.clear();
+        self.labels.clear();
+        self.fixups.clear();
+        resolved.map(|()| words)
     }
 }

@@ -14,6 +14,12 @@ impl Words {
         Words { words: Vec::with_capacity(words), partial: 0, bits: 0 }
     }
 
+    /// With nothing in it yet, in the memory of `words`.
+    pub fn reusing(mut words: Vec<u32>) -> Words {
+        words.clear();
+        Words { words, partial: 0, bits: 0 }
+    }
+
     pub fn len(&self) -> usize {
         self.words.len()
     }
@@ -26,8 +32,8 @@ impl Words {
         self.words.truncate(words);
     }
 
-    pub fn into_words(self) -> Vec<u32> {
-        self.words
+    pub fn take(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.words)
     }
 }
 

@@ -8,7 +8,7 @@
 //! - Division with RDX known to extend RAX. Two pushes, two pops.
 
 use crate::guest::{Flags, Region};
-use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, Mnemonic, Mnemonic as M, OpKind, Register};
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -46,17 +46,26 @@ pub enum Known {
 const WINDOW: usize = 4;
 
 /// Marks for every instruction of `region`. `live_out` is the flags live after each.
-pub fn find(region: &Region, live_out: &[Flags]) -> (Vec<Fuse>, Vec<Known>) {
+pub fn find(region: &Region, live_out: &[Flags], fuse: &mut Vec<Fuse>, known: &mut Vec<Known>) {
     let n = region.insts.len();
-    let (mut fuse, mut known) = (vec![Fuse::Alone; n], vec![Known::Nothing; n]);
+    fuse.clear();
+    fuse.resize(n, Fuse::Alone);
+    known.clear();
+    known.resize(n, Known::Nothing);
     for at in 0..n {
         let i = &region.insts[at].i;
-        match i.mnemonic() {
-            Mnemonic::Div | Mnemonic::Idiv => known[at] = dividend(region, at),
-            _ if is_setcc(i) && zero_before(region, at) => {
-                known[at] = Known::Zero;
-            }
-            _ => {}
+        let m = i.mnemonic();
+        // Most instructions are none of these.
+        let setcc = is_setcc(m);
+        let copy = m == Mnemonic::Mov && i.op1_kind() == OpKind::Register && i.op0_kind() == OpKind::Register;
+        let leads = copy || setcc || matches!(m, M::Test | M::Cmp | M::Bt | M::Push | M::Pop | M::Div | M::Idiv);
+        if !leads {
+            continue;
+        }
+        if matches!(m, M::Div | M::Idiv) {
+            known[at] = dividend(region, at);
+        } else if setcc && zero_before(region, at) {
+            known[at] = Known::Zero;
         }
         if fuse[at] != Fuse::Alone {
             continue;
@@ -65,26 +74,43 @@ pub fn find(region: &Region, live_out: &[Flags]) -> (Vec<Fuse>, Vec<Known>) {
             continue;
         };
         let j = &region.insts[next].i;
-        match i.mnemonic() {
-            Mnemonic::Mov => {
-                if let Some(k) = use_of_copy(region, at, &fuse) {
+        match m {
+            M::Mov => {
+                if let Some(k) = use_of_copy(region, at, fuse) {
                     fuse[at] = Fuse::Deferred;
                     fuse[k] = Fuse::Reads(i.op0_register().full_register(), i.op1_register().full_register());
                 }
             }
-            Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Bt if branch_on(i, j, live_out[next]) => {
+            M::Test | M::Cmp | M::Bt if branch_on(i, j, live_out[next]) => {
                 (fuse[at], fuse[next]) = (Fuse::WithBranch, Fuse::Done);
             }
-            Mnemonic::Push | Mnemonic::Pop if pair(i, j) => (fuse[at], fuse[next]) = (Fuse::Pair, Fuse::Done),
-            _ if is_setcc(i) && widens(i, j) => (fuse[at], fuse[next]) = (Fuse::SetWiden, Fuse::Done),
+            M::Push | M::Pop if pair(i, j) => (fuse[at], fuse[next]) = (Fuse::Pair, Fuse::Done),
+            _ if setcc && widens(i, j) => (fuse[at], fuse[next]) = (Fuse::SetWiden, Fuse::Done),
             _ => {}
         }
     }
-    (fuse, known)
 }
 
-fn is_setcc(i: &Instruction) -> bool {
-    i.condition_code() != ConditionCode::None && i.flow_control() == FlowControl::Next && i.op_count() == 1
+fn is_setcc(m: Mnemonic) -> bool {
+    matches!(
+        m,
+        M::Seto
+            | M::Setno
+            | M::Setb
+            | M::Setae
+            | M::Sete
+            | M::Setne
+            | M::Setbe
+            | M::Seta
+            | M::Sets
+            | M::Setns
+            | M::Setp
+            | M::Setnp
+            | M::Setl
+            | M::Setge
+            | M::Setle
+            | M::Setg
+    )
 }
 
 fn is_register(i: &Instruction, n: u32) -> bool {
@@ -181,7 +207,7 @@ fn takes_copy(j: &Instruction, to: Register, bytes: usize) -> bool {
 /// A comparison whose only reader is the branch `j` after it, and which is one bit or zero-or-not.
 fn branch_on(i: &Instruction, j: &Instruction, after: Flags) -> bool {
     use ConditionCode as C;
-    if !j.is_jcc_short_or_near() {
+    if !after.is_empty() && i.mnemonic() != Mnemonic::Bt || !j.is_jcc_short_or_near() {
         return false;
     }
     let cc = j.condition_code();
@@ -191,9 +217,6 @@ fn branch_on(i: &Instruction, j: &Instruction, after: Flags) -> bool {
             && i.op0_register().size() >= 4
             && !after.contains(Flags::C)
             && matches!(cc, C::b | C::ae);
-    }
-    if !after.is_empty() {
-        return false;
     }
     let equal = matches!(cc, C::e | C::ne);
     let sign = matches!(cc, C::s | C::ns | C::l | C::ge);

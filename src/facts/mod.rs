@@ -34,67 +34,76 @@ pub struct Facts {
 impl Facts {
     /// Flag liveness, backward over the region, to a fixpoint over its loops.
     pub fn of(region: &Region, code: &dyn GuestCode) -> Facts {
+        let mut facts = Facts::default();
+        facts.find_again(region, &mut Fetcher::new(code));
+        facts
+    }
+
+    /// As [`Facts::of`], in the memory of earlier facts and through the fetcher that found the region.
+    pub fn find_again(&mut self, region: &Region, fetcher: &mut Fetcher<'_>) {
+        let facts = self;
         let n = region.insts.len();
-        let mut facts = Facts {
-            live_out: vec![Flags::empty(); n],
-            live_in: vec![Flags::empty(); n],
-            live_target: vec![Flags::empty(); n],
-            live_return: vec![Flags::empty(); n],
-            fuse: Vec::new(),
-            known: Vec::new(),
-            depends: Vec::new(),
-        };
-        let mut fetcher = Fetcher::new(code);
-        // Successors outside the region do not change from pass to pass: look at them once.
-        let mut outside_next: Vec<Flags> = vec![Flags::empty(); n];
-        let mut inside: Vec<Option<usize>> = vec![None; n];
-        for (at, x) in region.insts.iter().enumerate() {
-            if let Some(t) = x.target {
-                match region.index_of(t) {
-                    Some(k) if x.flow != FlowControl::Call => inside[at] = Some(k),
-                    _ => facts.live_target[at] = flags_needed_at(t, &mut fetcher, &mut facts.depends),
-                }
-            }
-            let flow = x.flow;
-            if matches!(flow, FlowControl::Call | FlowControl::IndirectCall) && region.falls_to(at).is_none() {
-                facts.live_return[at] = flags_needed_at(x.i.next_ip(), &mut fetcher, &mut facts.depends);
-            }
-            outside_next[at] = match flow {
-                FlowControl::Next | FlowControl::ConditionalBranch if region.falls_to(at).is_none() => {
-                    flags_needed_at(x.i.next_ip(), &mut fetcher, &mut facts.depends)
-                }
-                FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => Flags::empty(),
-                // The callee may hand flags on to the return point only if it leaves them alone; its entry was looked at.
-                FlowControl::Call => Flags::empty(),
-                _ => Flags::all(),
-            };
+        let insts = &region.insts[..n];
+        for flags in [&mut facts.live_out, &mut facts.live_in, &mut facts.live_target, &mut facts.live_return] {
+            flags.clear();
+            flags.resize(n, Flags::empty());
         }
+        facts.depends.clear();
         // Without a loop one pass, from the end, sees every successor before its user.
-        let loops =
-            (0..n).any(|at| inside[at].is_some_and(|k| k <= at) || region.falls_to(at).is_some_and(|k| k <= at));
+        let mut loops = false;
+        // Successors outside the region do not change from pass to pass: look at them once.
+        for (at, x) in region.insts.iter().enumerate() {
+            if x.flow == FlowControl::Next && !x.ends_run {
+                continue;
+            }
+            let leaves = region.falls_to(at).is_none();
+            if let Some(k) = x.inside {
+                loops |= usize::from(k) <= at;
+            } else if let Some(t) = x.target {
+                facts.live_target[at] = flags_needed_at(t, fetcher, &mut facts.depends);
+            }
+            match x.flow {
+                FlowControl::Call | FlowControl::IndirectCall if leaves => {
+                    facts.live_return[at] = flags_needed_at(x.i.next_ip(), fetcher, &mut facts.depends);
+                }
+                FlowControl::Next | FlowControl::ConditionalBranch if leaves => {
+                    facts.live_out[at] = flags_needed_at(x.i.next_ip(), fetcher, &mut facts.depends);
+                }
+                _ => {}
+            }
+            match x.flow {
+                FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {}
+                // The callee may hand flags on to the return point only if it leaves them alone; its entry was looked at.
+                FlowControl::Call => {}
+                _ => facts.live_out[at] = Flags::all(),
+            }
+        }
+        let (live_out, live_in) = (&mut facts.live_out[..n], &mut facts.live_in[..n]);
+        let live_target = &mut facts.live_target[..n];
         let mut again = true;
         while again {
             again = false;
+            // Of the instruction that follows in the list.
+            let mut next = Flags::empty();
             for at in (0..n).rev() {
-                let x = &region.insts[at];
-                let mut out = outside_next[at];
-                let flow = x.flow;
-                let falls = matches!(flow, FlowControl::Next | FlowControl::ConditionalBranch);
-                if falls && let Some(next) = region.falls_to(at) {
-                    out |= facts.live_in[next];
+                let x = &insts[at];
+                let mut out = live_out[at] | live_target[at];
+                if !x.ends_run && matches!(x.flow, FlowControl::Next | FlowControl::ConditionalBranch) {
+                    out |= next;
                 }
-                if let Some(k) = inside[at] {
-                    facts.live_target[at] = facts.live_in[k];
+                if let Some(k) = x.inside {
+                    let target = live_in[usize::from(k)];
+                    live_target[at] = target;
+                    out |= target;
                 }
-                out |= facts.live_target[at];
-                facts.live_out[at] = out;
+                live_out[at] = out;
                 let live = out.difference(x.flags.kills) | x.flags.reads;
-                again |= loops && live != facts.live_in[at];
-                facts.live_in[at] = live;
+                again |= loops && live != live_in[at];
+                live_in[at] = live;
+                next = live;
             }
         }
-        (facts.fuse, facts.known) = fuse::find(region, &facts.live_out);
-        facts
+        fuse::find(region, &facts.live_out, &mut facts.fuse, &mut facts.known);
     }
 }
 

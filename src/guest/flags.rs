@@ -56,7 +56,20 @@ impl FlagEffect {
         }
         let e = Self::find(i);
         // A shift's effect depends on its immediate, a string compare's on its prefix.
-        let by_code = i.op_count() < 2 || i.op_kind(i.op_count() - 1) != OpKind::Immediate8;
+        let shift = matches!(
+            i.mnemonic(),
+            Mnemonic::Shl
+                | Mnemonic::Sal
+                | Mnemonic::Shr
+                | Mnemonic::Sar
+                | Mnemonic::Rol
+                | Mnemonic::Ror
+                | Mnemonic::Rcl
+                | Mnemonic::Rcr
+                | Mnemonic::Shld
+                | Mnemonic::Shrd
+        );
+        let by_code = !shift || i.op_kind(i.op_count() - 1) != OpKind::Immediate8;
         if by_code && !i.has_rep_prefix() && !i.has_repne_prefix() && !i.is_string_instruction() {
             let bits = |f: Flags, n: u32| u32::from(f.bits()) << n;
             slot.store(1 << 24 | bits(e.reads, 0) | bits(e.kills, 8) | bits(e.writes, 16), Relaxed);

@@ -1,7 +1,8 @@
 //! What x86 says: decoding, regions, flags. Sole user of iced's decoder. Knows nothing of AArch64 but the names of the pinned registers.
 
 pub mod flags;
+mod quick;
 pub mod region;
 
 pub use flags::{Flags, written_gprs};
-pub use region::{Inst, Region};
+pub use region::{Fetcher, Inst, Region};

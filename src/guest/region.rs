@@ -5,9 +5,10 @@
 //! Invariant: instructions are sorted by address and do not overlap; `insts[0]` is the entry.
 
 use super::flags::{FlagEffect, Flags};
+use super::quick;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use std::ops::Range;
-use xrun_runtime::engine::{Extent, GuestCode, TranslateError};
+use xrun_runtime::engine::{self, Extent, GuestCode, TranslateError};
 
 /// What bounds a region, by extent: time spent on code that may never run against edges between regions.
 struct Limits {
@@ -27,9 +28,6 @@ const fn limits(extent: Extent) -> Limits {
     }
 }
 
-/// The longest x86 instruction (SDM vol. 2, 2.3.11).
-const MAX_LEN: usize = 15;
-
 /// One decoded instruction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inst {
@@ -38,6 +36,8 @@ pub struct Inst {
     pub flow: FlowControl,
     /// Where a direct branch or call goes.
     pub target: Option<u64>,
+    /// The index of the instruction a direct branch goes to, when that is in the region.
+    pub inside: Option<u16>,
     /// Reached by a jump inside the region: flags must be in canonical form here.
     pub join: bool,
     /// The next instruction in the list is not what follows: this one ends a run.
@@ -45,43 +45,78 @@ pub struct Inst {
 }
 
 /// See the file's head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Region {
     pub entry: u64,
     pub insts: Vec<Inst>,
     /// Guest bytes read.
     pub depends: Vec<Range<u64>>,
-    /// It lies in the vDSO.
+    /// It lies in the vDSO, and has NOPs that mean something there.
     pub vdso: bool,
 }
 
-/// A window of guest bytes, moved as decoding goes on.
-pub struct Fetcher<'a> {
-    code: &'a dyn GuestCode,
-    buf: [u8; 256],
+/// Bytes fetched at once.
+const WINDOW: usize = 256;
+
+struct Window {
+    buf: [u8; WINDOW],
     start: u64,
     len: usize,
 }
 
-impl<'a> Fetcher<'a> {
-    pub fn new(code: &'a dyn GuestCode) -> Self {
-        Fetcher { code, buf: [0; 256], start: 0, len: 0 }
-    }
-
-    /// The bytes from `pc` on: enough for one instruction, or all there are. Empty when not one can be fetched.
-    fn at(&mut self, pc: u64) -> &[u8] {
+impl Window {
+    /// The bytes from `pc` on, if they are here: enough for one instruction, or all there are.
+    fn at(&self, pc: u64) -> Option<&[u8]> {
         let have = pc.wrapping_sub(self.start);
-        let inside = pc >= self.start && have < self.len as u64;
-        if !inside || self.len - (have as usize) < MAX_LEN && self.len == self.buf.len() {
-            self.len = self.code.fetch(pc, &mut self.buf);
-            self.start = pc;
-        }
-        &self.buf[(pc - self.start) as usize..self.len]
+        // Nothing follows a window that could not be filled.
+        let last = if self.len < WINDOW { self.len } else { WINDOW - quick::READABLE + 1 };
+        (have < last as u64).then(|| &self.buf[have as usize..self.len])
     }
 }
 
-fn decoder(bytes: &[u8], pc: u64) -> Decoder<'_> {
-    Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE)
+/// Guest code as it is decoded, through two windows: one moves on with the region, the other looks ahead from it.
+pub struct Fetcher<'a> {
+    code: &'a dyn GuestCode,
+    windows: [Window; 2],
+    /// The one used last.
+    recent: usize,
+}
+
+impl<'a> Fetcher<'a> {
+    pub fn new(code: &'a dyn GuestCode) -> Self {
+        let empty = || Window { buf: [0; WINDOW], start: 0, len: 0 };
+        Fetcher { code, windows: [empty(), empty()], recent: 0 }
+    }
+
+    /// Decodes the instruction at `pc`. False when not one byte of it can be fetched.
+    fn decode(&mut self, pc: u64, i: &mut Instruction) -> bool {
+        let w = &self.windows[self.recent & 1];
+        if let Some(bytes) = w.at(pc)
+            && let Some(enough) = bytes.first_chunk()
+            && quick::decode(enough, pc, i)
+        {
+            return true;
+        }
+        self.decode_any(pc, i)
+    }
+
+    /// The same, whatever the instruction is and wherever its bytes are.
+    #[inline(never)]
+    fn decode_any(&mut self, pc: u64, i: &mut Instruction) -> bool {
+        if self.windows[self.recent & 1].at(pc).is_none() {
+            self.recent ^= 1;
+            let w = &mut self.windows[self.recent & 1];
+            if w.at(pc).is_none() {
+                w.len = self.code.fetch(pc, &mut w.buf);
+                w.start = pc;
+            }
+        }
+        let Some(bytes) = self.windows[self.recent & 1].at(pc) else { return false };
+        if !bytes.first_chunk().is_some_and(|enough| quick::decode(enough, pc, i)) {
+            Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode_out(i);
+        }
+        true
+    }
 }
 
 /// Where a direct branch goes.
@@ -102,77 +137,90 @@ impl Region {
     /// # Errors
     /// When the first instruction cannot be fetched at all.
     pub fn find(entry: u64, extent: Extent, code: &dyn GuestCode) -> Result<Region, TranslateError> {
-        let mut f = Fetcher::new(code);
+        let mut region = Region::default();
+        region.find_again(entry, extent, &mut Fetcher::new(code))?;
+        Ok(region)
+    }
+
+    /// As [`Region::find`], in the memory of an earlier region and through a fetcher that facts are looked up through afterwards.
+    ///
+    /// # Errors
+    /// When the first instruction cannot be fetched at all.
+    pub fn find_again(&mut self, entry: u64, extent: Extent, f: &mut Fetcher<'_>) -> Result<(), TranslateError> {
         let limit = limits(extent);
-        let mut insts: Vec<Inst> = Vec::with_capacity(limit.insts);
-        let mut targets: Vec<u64> = Vec::with_capacity(16);
-        let mut pc = entry;
-        let mut run = true;
-        while run {
-            let bytes = f.at(pc);
-            if bytes.is_empty() {
+        self.entry = entry;
+        let (insts, depends) = (&mut self.insts, &mut self.depends);
+        insts.clear();
+        depends.clear();
+        // Where forward jumps go that the region may take in.
+        let mut ahead: Vec<u64> = Vec::new();
+        let (mut pc, mut run_start) = (entry, entry);
+        let mut branches = false;
+        loop {
+            insts.push(Inst::default());
+            let n = insts.len();
+            let x = &mut insts[n - 1];
+            let mut done = false;
+            if f.decode(pc, &mut x.i) {
+                x.flags = FlagEffect::of(&x.i);
+                x.flow = x.i.flow_control();
+                x.target = near_target(&x.i, x.flow);
+                let full = n >= limit.insts || n >= limit.soft && x.flow != FlowControl::Next;
+                done = full || x.i.is_invalid();
+                x.ends_run = done || ends_run(&x.i, x.flow);
+                pc = x.i.next_ip();
+                if let Some(t) = x.target
+                    && x.flow != FlowControl::Call
+                {
+                    branches = true;
+                    if t.wrapping_sub(entry) < limit.window {
+                        ahead.push(t);
+                    }
+                }
+                if !x.ends_run {
+                    continue;
+                }
+            } else {
+                insts.pop();
                 match insts.last_mut() {
                     None => return Err(TranslateError::Fetch(pc)),
                     Some(last) => last.ends_run = true,
                 }
                 // A jump to bytes that are not there: it leaves the region.
-                targets.retain(|&t| t != pc);
-            } else {
-                // One decoder for as long as a whole instruction is certain to be in the window.
-                let safe = bytes.len().saturating_sub(MAX_LEN);
-                let mut decoder = decoder(bytes, pc);
-                loop {
-                    let mut x = Inst::default();
-                    decoder.decode_out(&mut x.i);
-                    x.flags = FlagEffect::of(&x.i);
-                    let n = insts.len() + 1;
-                    x.flow = x.i.flow_control();
-                    x.target = near_target(&x.i, x.flow);
-                    let full = n >= limit.insts || n >= limit.soft && x.flow != FlowControl::Next;
-                    x.ends_run = ends_run(&x.i, x.flow) || full || x.i.is_invalid();
-                    run = !full;
-                    pc = pc.wrapping_add(x.i.len() as u64);
-                    if let Some(t) = x.target
-                        && x.flow != FlowControl::Call
-                    {
-                        targets.push(t);
-                    }
-                    let end = x.ends_run;
-                    insts.push(x);
-                    if end || decoder.position() > safe {
-                        break;
-                    }
-                }
+                ahead.retain(|&t| t != pc);
             }
-            if run && insts.last().is_some_and(|x| x.ends_run) {
-                if insts.last().is_some_and(|x| x.i.is_invalid()) {
-                    break;
-                }
-                match targets.iter().copied().filter(|&t| t >= pc && t - entry < limit.window).min() {
-                    Some(t) => pc = t,
-                    None => run = false,
-                }
+            add_range(depends, run_start..pc);
+            match ahead.iter().copied().filter(|&t| t >= pc).min() {
+                Some(t) if !done => pc = t,
+                _ => break,
+            }
+            run_start = pc;
+        }
+        // Only there do its long NOPs mean something.
+        let nops = self
+            .insts
+            .iter()
+            .any(|x| x.i.mnemonic() == Mnemonic::Nop && x.i.memory_displacement32() & 0xffff_0000 == engine::VDSO_NOP);
+        self.vdso = nops && f.code.is_vdso(entry);
+        for at in 0..if branches { self.insts.len() } else { 0 } {
+            let x = &self.insts[at];
+            if let Some(t) = x.target
+                && x.flow != FlowControl::Call
+                && let Some(k) = self.index_of(t)
+            {
+                self.insts[k].join = true;
+                self.insts[at].inside = Some(k as u16);
             }
         }
-        let mut depends: Vec<Range<u64>> = Vec::with_capacity(4);
-        for x in &insts {
-            let (a, b) = (x.i.ip(), x.i.ip().wrapping_add(x.i.len() as u64));
-            match depends.last_mut() {
-                Some(r) if r.end == a => r.end = b,
-                _ => depends.push(a..b),
-            }
-        }
-        let mut region = Region { entry, insts, depends, vdso: code.is_vdso(entry) };
-        for t in targets {
-            if let Some(at) = region.index_of(t) {
-                region.insts[at].join = true;
-            }
-        }
-        Ok(region)
+        Ok(())
     }
 
     /// The index of the instruction that starts at `pc`.
     pub fn index_of(&self, pc: u64) -> Option<usize> {
+        let last = self.insts.last()?.i.ip();
+        if !(self.entry..=last).contains(&pc) {
+            return None;
+        }
         self.insts.binary_search_by_key(&pc, |x| x.i.ip()).ok()
     }
 
@@ -195,6 +243,15 @@ fn ends_run(i: &Instruction, flow: FlowControl) -> bool {
     }
 }
 
+/// Adds `r` to the ranges, to the last one if it follows that.
+fn add_range(ranges: &mut Vec<Range<u64>>, r: Range<u64>) {
+    match ranges.last_mut() {
+        Some(last) if last.end == r.start => last.end = r.end,
+        _ if r.is_empty() => {}
+        _ => ranges.push(r),
+    }
+}
+
 /// Flags some code at `pc` may read before overwriting them, looking ahead a few instructions along every known path.
 /// Every byte looked at is added to `depends`: if it changes, so may the answer.
 pub fn flags_needed_at(pc: u64, f: &mut Fetcher<'_>, depends: &mut Vec<Range<u64>>) -> Flags {
@@ -213,38 +270,28 @@ fn look(
     let mut needed = Flags::empty();
     let mut i = Instruction::default();
     loop {
-        let bytes = f.at(at);
-        if bytes.is_empty() {
-            return needed | unknown;
-        }
-        let safe = bytes.len().saturating_sub(MAX_LEN);
-        let mut decoder = decoder(bytes, at);
         let from = at;
-        // Straight on as far as one decoder goes; then where to.
-        let branch = loop {
-            if *budget == 0 {
-                return needed | unknown;
+        // Straight on, then where to.
+        let flow = loop {
+            if *budget == 0 || !f.decode(at, &mut i) {
+                break None;
             }
             *budget -= 1;
-            decoder.decode_out(&mut i);
             let e = FlagEffect::of(&i);
-            at = at.wrapping_add(i.len() as u64);
+            at = i.next_ip();
             needed |= e.reads & unknown;
             unknown &= !(e.kills | e.reads);
             let flow = i.flow_control();
-            if unknown.is_empty() || flow != FlowControl::Next || decoder.position() > safe {
-                break flow;
+            if unknown.is_empty() || flow != FlowControl::Next {
+                break Some(flow);
             }
         };
-        match depends.last_mut() {
-            Some(r) if r.end == from => r.end = at,
-            _ => depends.push(from..at),
-        }
+        add_range(depends, from..at);
+        let Some(flow) = flow else { return needed | unknown };
         if unknown.is_empty() {
             return needed;
         }
-        match (branch, near_target(&i, branch)) {
-            (FlowControl::Next, _) => {}
+        match (flow, near_target(&i, flow)) {
             (FlowControl::UnconditionalBranch | FlowControl::Call, Some(t)) => at = t,
             (FlowControl::ConditionalBranch, Some(t)) => {
                 needed |= look(t, unknown, budget, f, depends);

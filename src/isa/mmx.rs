@@ -48,7 +48,8 @@ fn mm(i: &Instruction, n: u32) -> Option<usize> {
 
 /// Whether `i` names an MMX register.
 pub fn touches(i: &Instruction) -> bool {
-    mm(i, 0).or(mm(i, 1)).or(mm(i, 2)).is_some()
+    // Where an operand is no register, none is named.
+    i.op0_register().is_mm() || i.op1_register().is_mm() || i.op2_register().is_mm()
 }
 
 /// #MF if an unmasked x87 exception is pending.

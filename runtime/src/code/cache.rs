@@ -96,6 +96,17 @@ pub enum Mended {
     Full,
 }
 
+/// See [`Cache::follow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To the entry at this host address.
+    Known(u64),
+    /// It was not translated yet.
+    Unknown,
+    /// It is the head of a loop, and worth a region that holds all of it.
+    Loop,
+}
+
 impl Cache {
     pub fn new(arena: Arena) -> Cache {
         Cache {
@@ -147,9 +158,8 @@ impl Cache {
                 }
             }
         }
-        for page in region.pages() {
-            self.pages.entry(page).or_default().push(id);
-        }
+        let pages = &mut self.pages;
+        region.each_page(|page| pages.entry(page).or_default().push(id));
         let host = start + u64::from(region.entries.first().map_or(0, |e| e.offset));
         self.stats.regions += 1;
         self.stats.words += t.words.len() as u64;
@@ -163,19 +173,47 @@ impl Cache {
         self.arena.slot(guest).store(offset, Ordering::Release);
     }
 
+    /// Where control goes that left by the stub whose data is at host address `data`, to guest address `pc`. What is known is linked.
+    pub fn follow(&mut self, data: u64, pc: u64) -> Next {
+        let Some((id, from)) = self.region_at(data) else {
+            return self.entry(pc).map_or(Next::Unknown, Next::Known);
+        };
+        if self.closes_loop(from, pc) {
+            return Next::Loop;
+        }
+        match self.entry(pc) {
+            None => Next::Unknown,
+            Some(host) => {
+                self.link_from(id, data);
+                Next::Known(host)
+            }
+        }
+    }
+
     /// Links the exits of the stub whose data is at host address `data` to the entry of their target, if the region is alive and the entry
     /// exists.
     pub fn link(&mut self, data: u64) {
-        let Some((id, region)) = self.region_at(data) else { return };
+        if let Some((id, _)) = self.region_at(data) {
+            self.link_from(id, data);
+        }
+    }
+
+    fn link_from(&mut self, id: RegionId, data: u64) {
+        let region = &self.regions[id as usize];
         // Another thread may be on its way to the exit that this one has come out of.
         if !region.alive || region.stopping > 0 {
             return;
         }
         let offset = (data - region.start) as u32;
-        let Some(stub) = region.links.iter().map(|l| l.stub).filter(|s| *s < offset).max() else { return };
+        let mut stub = None;
+        for l in &*region.links {
+            if l.stub < offset && Some(l.stub) > stub {
+                stub = Some(l.stub);
+            }
+        }
         for i in 0..region_links(&self.regions, id) {
             let l = self.regions[id as usize].links[i];
-            if l.stub == stub {
+            if Some(l.stub) == stub {
                 self.link_one(id, i, l);
             }
         }
@@ -279,12 +317,10 @@ impl Cache {
         !dead.is_empty()
     }
 
-    /// Whether the exit whose stub's data is at host address `data` goes back to `pc` from further on, so that a larger region at `pc` would have
-    /// the loop in one piece.
-    pub fn closes_loop(&self, data: u64, pc: u64) -> bool {
+    /// Whether an exit of `from` to `pc` goes back from further on, so that a larger region at `pc` would have the loop in one piece.
+    fn closes_loop(&self, from: &Region, pc: u64) -> bool {
         /// Farther than a region reaches, a backward jump is no loop that fits one.
         const REACH: u64 = 2048;
-        let Some((_, from)) = self.region_at(data) else { return false };
         let back = from.entries[0].guest.wrapping_sub(pc) < REACH;
         back && self.entries.get(&pc).is_some_and(|e| self.regions[e.1 as usize].extent == Extent::Cold)
     }
@@ -323,14 +359,15 @@ impl Cache {
         for Point { offset, .. } in region.entries.iter().chain(&*region.landings) {
             self.arena.patch(start + u64::from(*offset), branch::DEAD);
         }
-        for page in region.pages() {
-            if let Some(ids) = self.pages.get_mut(&page) {
+        let pages = &mut self.pages;
+        region.each_page(|page| {
+            if let Some(ids) = pages.get_mut(&page) {
                 ids.retain(|i| *i != id);
                 if ids.is_empty() {
-                    self.pages.remove(&page);
+                    pages.remove(&page);
                 }
             }
-        }
+        });
         self.stats.invalidated += 1;
     }
 

@@ -27,7 +27,7 @@ use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
-use cache::Cache;
+use cache::{Cache, Next};
 pub use cache::{Mended, Stats, Stop, Trapped};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -147,18 +147,12 @@ pub fn single(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
 /// Code for `pc`, which an exit leads to whose stub's data is at host address `data`; afterwards that exit leads there directly.
 pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateError> {
     let from = thread.host.epoch();
-    if with(|c| c.closes_loop(data, pc)) == Some(true) {
-        translate(thread, pc, Extent::Loop)?;
-    }
-    let known = with(|c| {
-        let host = c.entry(pc).filter(|_| from == epoch())?;
-        c.link(data);
-        Some(host)
-    });
-    if let Some(Some(host)) = known {
-        return Ok(Found { host, epoch: from });
-    }
-    let found = find(thread, pc)?;
+    let found = match with(|c| (from == epoch()).then(|| c.follow(data, pc))).flatten() {
+        Some(Next::Known(host)) => return Ok(Found { host, epoch: from }),
+        Some(Next::Loop) => translate(thread, pc, Extent::Loop)?,
+        Some(Next::Unknown) => translate(thread, pc, Extent::Cold)?,
+        None => find(thread, pc)?,
+    };
     with(|c| {
         if from == epoch() {
             c.link(data);
@@ -244,7 +238,10 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
             Ok(host.map(|host| Found { host, epoch: epoch() }))
         });
         match found {
-            Some(Ok(Some(found))) => return Ok(found),
+            Some(Ok(Some(found))) => {
+                engine.recycle(t);
+                return Ok(found);
+            }
             Some(Ok(None)) => flush(thread),
             Some(Err(())) => {}
             None => return Err(TranslateError::Fetch(pc)),

@@ -80,26 +80,23 @@ impl Region {
         let point = |e: &crate::engine::Entry| Point { offset: 4 * e.word, guest: e.guest };
         let base = t.entries.first().map_or(0, |e| e.guest);
         let mut far = Vec::new();
-        let marks = t
-            .marks
-            .iter()
-            .map(|m| {
-                let flags = match m.flags {
-                    _ if m.replay => REPLAY,
-                    FlagForm::Direct => 0,
-                    FlagForm::CarryInverted => 1,
-                    FlagForm::FloatCompare => 2,
-                };
-                let delta = m.guest.wrapping_sub(base) as i64;
-                let packed = if delta.unsigned_abs() < 1 << 27 {
-                    (delta as i32) << 3 | flags
-                } else {
-                    far.push(m.guest);
-                    ((far.len() as i32 - 1) << 3) | FAR | flags
-                };
-                PackedMark { offset: 4 * m.word, packed }
-            })
-            .collect();
+        let mut marks = Vec::with_capacity(t.marks.len());
+        for m in &t.marks {
+            let flags = match m.flags {
+                _ if m.replay => REPLAY,
+                FlagForm::Direct => 0,
+                FlagForm::CarryInverted => 1,
+                FlagForm::FloatCompare => 2,
+            };
+            let delta = m.guest.wrapping_sub(base) as i64;
+            let packed = if delta.unsigned_abs() < 1 << 27 {
+                (delta as i32) << 3 | flags
+            } else {
+                far.push(m.guest);
+                ((far.len() as i32 - 1) << 3) | FAR | flags
+            };
+            marks.push(PackedMark { offset: 4 * m.word, packed });
+        }
         let links = t
             .exits
             .iter()
@@ -123,7 +120,7 @@ impl Region {
             links,
             incoming: Vec::new(),
             depends: t.depends.clone().into_boxed_slice(),
-            marks,
+            marks: marks.into_boxed_slice(),
             far: far.into_boxed_slice(),
             back: None,
         }
@@ -167,16 +164,22 @@ impl Region {
         self.depends.iter().any(|d| d.start < range.end && range.start < d.end)
     }
 
-    /// Pages (numbers of 4 KiB) the region was made from, each once.
-    pub fn pages(&self) -> Vec<u64> {
-        let mut pages: Vec<u64> = Vec::new();
-        for d in &*self.depends {
-            for page in d.start >> 12..=d.end.saturating_sub(1).max(d.start) >> 12 {
-                if !pages.contains(&page) {
-                    pages.push(page);
+    /// Calls `f` with each page (number of 4 KiB) the region was made from, once.
+    pub fn each_page(&self, mut f: impl FnMut(u64)) {
+        let pages = |d: &Range<u64>| d.start >> 12..=d.end.saturating_sub(1).max(d.start) >> 12;
+        for (n, d) in self.depends.iter().enumerate() {
+            for page in pages(d) {
+                if !self.depends[..n].iter().any(|d| pages(d).contains(&page)) {
+                    f(page);
                 }
             }
         }
+    }
+
+    /// Those pages.
+    pub fn pages(&self) -> Vec<u64> {
+        let mut pages = Vec::new();
+        self.each_page(|page| pages.push(page));
         pages
     }
 }

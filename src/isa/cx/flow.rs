@@ -13,11 +13,40 @@ use xrun_runtime::state::CpuState;
 type ColdFn<'a> = Box<dyn FnOnce(&mut Cx<'a>) + 'a>;
 
 pub(super) enum Cold<'a> {
-    Exit { label: Label, site: u32, target: u64, inside: Option<Label> },
-    Edge { label: Label, flags: FlagState, live: Flags, target: u64 },
-    Trap { label: Label, pc: u64, trap: Trap, flags: FlagState },
-    Miss { label: Label, target: X, diff: X, hit: Hit, flags: FlagState },
-    Custom { label: Label, at: usize, flags: FlagState, taken: (u8, u8), f: ColdFn<'a> },
+    Exit {
+        label: Label,
+        site: u32,
+        target: u64,
+        inside: Option<Label>,
+    },
+    Edge {
+        label: Label,
+        flags: FlagState,
+        live: Flags,
+        target: u64,
+    },
+    Trap {
+        label: Label,
+        pc: u64,
+        trap: Trap,
+        flags: FlagState,
+    },
+    Miss {
+        label: Label,
+        target: X,
+        diff: X,
+        hit: Hit,
+        flags: FlagState,
+    },
+    Custom {
+        label: Label,
+        at: usize,
+        flags: FlagState,
+        taken: (u8, u8),
+        f: ColdFn<'a>,
+    },
+    /// Emitted.
+    Done,
 }
 
 /// Where an indirect branch goes when what it found matches.
@@ -175,7 +204,7 @@ impl<'a> Cx<'a> {
 
     fn land(&mut self, landing: Label, ret_pc: u64) {
         self.m.bind(landing);
-        self.landings.push(Entry { guest: ret_pc, word: self.m.here() });
+        self.result.landings.push(Entry { guest: ret_pc, word: self.m.here() });
         self.flags = CANONICAL;
         if self.region.falls_to(self.at).is_none() {
             self.at_end(ret_pc, Flags::all());
@@ -183,6 +212,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Leaves to `next`, which does not follow in the region.
+    #[inline(never)]
     pub(crate) fn at_end(&mut self, next: u64, live: Flags) {
         self.canonical(live);
         let stub = self.m.label();
@@ -230,16 +260,15 @@ impl<'a> Cx<'a> {
     pub(crate) fn finish_cold(&mut self) {
         let mut n = 0;
         while n < self.cold.len() {
-            let batch = std::mem::take(&mut self.cold);
-            for c in batch {
-                self.emit_cold(c);
-            }
-            n = 0;
+            let c = std::mem::replace(&mut self.cold[n], Cold::Done);
+            self.emit_cold(c);
+            n += 1;
         }
     }
 
     fn emit_cold(&mut self, c: Cold<'a>) {
         match c {
+            Cold::Done => {}
             Cold::Exit { label, site, target, inside } => {
                 // The u64 after the BLR must be aligned to 8.
                 if self.m.here() % 2 == 1 {
@@ -249,8 +278,8 @@ impl<'a> Cx<'a> {
                 let stub = self.m.here();
                 self.thunk(Thunk::Direct, true);
                 self.m.quad(target);
-                let at = self.exits.len();
-                self.exits.push(Exit { site, stub, target, inside: None });
+                let at = self.result.exits.len();
+                self.result.exits.push(Exit { site, stub, target, inside: None });
                 if let Some(l) = inside {
                     self.inside.push((at, l));
                 }

@@ -15,7 +15,7 @@ use crate::host::HostFeatures;
 use flow::Cold;
 use iced_x86::{FlowControl, Instruction, OpKind, Register};
 use xrun_runtime::abi;
-use xrun_runtime::engine::{Entry, Exit, FlagForm, Mark, Ordering};
+use xrun_runtime::engine::{FlagForm, Mark, Ordering, Translation};
 
 /// Pointer to `CpuState`.
 pub const STATE: X = X(abi::STATE);
@@ -117,10 +117,10 @@ pub struct Cx<'a> {
     flags: FlagState,
     labels: Vec<Option<Label>>,
     cold: Vec<Cold<'a>>,
-    pub(crate) exits: Vec<Exit>,
-    pub(crate) inside: Vec<(usize, Label)>,
-    pub(crate) landings: Vec<Entry>,
-    pub(crate) marks: Vec<Mark>,
+    /// The exits, landings and marks so far.
+    result: Translation,
+    /// Exits by number whose [`xrun_runtime::engine::Exit::inside`] is where the label gets bound.
+    inside: Vec<(usize, Label)>,
     pub(crate) tmp: u8,
     short_of_scratch: bool,
     /// While an instruction is lowered that reads the second register for the first.
@@ -143,14 +143,29 @@ pub fn sz(bytes: u32) -> Sz {
     if bytes == 8 { Sz::X } else { Sz::W }
 }
 
+/// What [`gpr`] says, by register number; a size of 0 for what is no general register.
+static GPRS: [(u8, u8, u8); 256] = {
+    let mut t = [(0, 0, 0); 256];
+    let mut n = 0;
+    while n < 16 {
+        // Register numbers: AL CL DL BL AH CH DH BH SPL BPL SIL DIL R8L and so on, then sixteen of each larger size.
+        let byte = Register::AL as usize + if n < 4 { n } else { n + 4 };
+        t[byte] = (abi::GPR[n], 0, 1);
+        t[Register::AX as usize + n] = (abi::GPR[n], 0, 2);
+        t[Register::EAX as usize + n] = (abi::GPR[n], 0, 4);
+        t[Register::RAX as usize + n] = (abi::GPR[n], 0, 8);
+        if n < 4 {
+            t[Register::AH as usize + n] = (abi::GPR[n], 8, 1);
+        }
+        n += 1;
+    }
+    t
+};
+
 /// The host register of a guest register, its lowest bit there and its size in bytes. `None` for anything but general registers.
 pub fn gpr(r: Register) -> Option<(X, u32, u32)> {
-    if !r.is_gpr() {
-        return None;
-    }
-    let high = matches!(r, Register::AH | Register::BH | Register::CH | Register::DH);
-    let n = r.full_register().number();
-    Some((X(abi::GPR[n]), if high { 8 } else { 0 }, r.size() as u32))
+    let (x, lsb, bytes) = GPRS[r as usize & 255];
+    (bytes != 0).then_some((X(x), u32::from(lsb), u32::from(bytes)))
 }
 
 /// The pinned host register of guest general register `n` (x86 number).
@@ -158,23 +173,52 @@ pub fn pinned(n: usize) -> X {
     X(abi::GPR[n])
 }
 
+/// Memory that one region's lowering leaves to the next.
+#[derive(Default)]
+pub struct Buffers {
+    m: Masm,
+    labels: Vec<Option<Label>>,
+    inside: Vec<(usize, Label)>,
+    result: Translation,
+}
+
+impl Buffers {
+    /// Takes the memory of a translation that is not used any more.
+    pub fn reuse(&mut self, mut t: Translation) {
+        self.m.reuse(std::mem::take(&mut t.words));
+        t.entries.clear();
+        t.landings.clear();
+        t.exits.clear();
+        t.marks.clear();
+        t.depends.clear();
+        self.result = t;
+    }
+}
+
 impl<'a> Cx<'a> {
-    pub fn new(region: &'a Region, facts: &'a Facts, host: HostFeatures, ordering: Ordering) -> Cx<'a> {
-        let n = region.insts.len();
+    pub fn new(
+        region: &'a Region,
+        facts: &'a Facts,
+        host: HostFeatures,
+        ordering: Ordering,
+        memory: &mut Buffers,
+    ) -> Cx<'a> {
+        let mut b = std::mem::take(memory);
+        b.labels.clear();
+        b.labels.resize(region.insts.len(), None);
+        b.inside.clear();
         Cx {
-            m: Masm::new(),
+            m: b.m,
             region,
             facts,
             host,
             ordering,
             at: 0,
             flags: CANONICAL,
-            labels: vec![None; n],
-            cold: Vec::new(),
-            exits: Vec::new(),
-            inside: Vec::new(),
-            landings: Vec::new(),
-            marks: Vec::with_capacity(n),
+            labels: b.labels,
+            cold: Vec::with_capacity(16),
+            result: b.result,
+            inside: b.inside,
             tmp: 0,
             short_of_scratch: false,
             renamed: None,
@@ -187,9 +231,24 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// The words with their tables, but for what the region and the facts know themselves; leaves its memory in `memory`. Nothing when a label is
+    /// out of reach: the region was too large for its branches. One instruction always fits.
+    pub(crate) fn finish(mut self, memory: &mut Buffers) -> Translation {
+        let mut t = std::mem::take(&mut self.result);
+        for (at, label) in &self.inside {
+            t.exits[*at].inside = self.m.bound(*label);
+        }
+        match self.m.finish() {
+            Ok(words) => t.words = words,
+            Err(_) => t = Translation::default(),
+        }
+        *memory = Buffers { m: self.m, labels: self.labels, inside: self.inside, result: Translation::default() };
+        t
+    }
+
     /// Emits by `f`. When that fails nothing of it is left but the flags' change to canonical form at a join.
     pub(crate) fn lower(&mut self, f: impl FnOnce(&mut Self) -> super::Lowered) -> super::Lowered {
-        let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.marks.len());
+        let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
         let (at, tmp, routines) = (self.at, self.tmp, self.nan_routines);
         self.short_of_scratch = false;
         let mut done = f(self);
@@ -199,7 +258,7 @@ impl<'a> Cx<'a> {
         if done.is_err() {
             self.m.rewind(word);
             self.cold.truncate(cold);
-            self.marks.truncate(marks);
+            self.result.marks.truncate(marks);
             self.flags = flags;
             (self.at, self.tmp, self.nan_routines) = (at, tmp, routines);
         }
@@ -239,8 +298,7 @@ impl<'a> Cx<'a> {
     /// After instruction `at`: leaves the region if control goes on outside it.
     pub(crate) fn leave_run(&mut self, at: usize) {
         let x = &self.region.insts[at];
-        let falls = matches!(x.i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
-        if falls && self.region.falls_to(at).is_none() {
+        if x.ends_run && matches!(x.flow, FlowControl::Next | FlowControl::ConditionalBranch) {
             let (next, live) = (x.i.next_ip(), self.facts.live_out[at]);
             self.at_end(next, live);
         }
@@ -258,8 +316,12 @@ impl<'a> Cx<'a> {
         self.vtmp = 0;
         self.mm = [None; 8];
         self.renamed = None;
-        self.keep_aligned(at);
-        self.keep_pa();
+        if !self.aligned.is_empty() {
+            self.keep_aligned(at);
+        }
+        if self.flags.pa != Pa::Stored {
+            self.keep_pa();
+        }
         self.mark();
     }
 
@@ -271,7 +333,7 @@ impl<'a> Cx<'a> {
         let Some(prev) = at.checked_sub(1).map(|p| &self.region.insts[p]).filter(|p| !p.ends_run) else {
             return self.aligned.clear();
         };
-        let calls = matches!(prev.i.flow_control(), iced_x86::FlowControl::Call | iced_x86::FlowControl::IndirectCall);
+        let calls = matches!(prev.flow, FlowControl::Call | FlowControl::IndirectCall);
         if self.region.insts[at].join || calls {
             return self.aligned.clear();
         }
@@ -290,12 +352,12 @@ impl<'a> Cx<'a> {
             },
             Some(guest) => Mark { word: self.m.here(), guest, flags: FlagForm::Direct, replay: true },
         };
-        self.marks.push(mark);
+        self.result.marks.push(mark);
     }
 
     /// To be called before each guest memory access: if the form of the flags changed since the last mark, a fault here must know.
     pub(crate) fn access(&mut self) {
-        if self.replay.is_none() && self.marks.last().is_some_and(|m| m.flags != self.flags.form) {
+        if self.replay.is_none() && self.result.marks.last().is_some_and(|m| m.flags != self.flags.form) {
             self.mark();
         }
     }

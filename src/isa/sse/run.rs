@@ -247,10 +247,16 @@ impl Run {
 /// If a run of at least two instructions, one of them arithmetic, begins at the current instruction: lowers it, and has the others skipped.
 pub fn lower(cx: &mut Cx<'_>) -> bool {
     let i = &cx.region.insts[cx.at].i;
-    if i.op0_kind() != OpKind::Register || !i.op0_register().is_xmm() || cx.host.afp || !cx.nzcv_free() {
+    i.op0_register().is_xmm() && i.op0_kind() == OpKind::Register && !cx.host.afp && cx.nzcv_free() && lower_run(cx)
+}
+
+#[inline(never)]
+fn lower_run(cx: &mut Cx<'_>) -> bool {
+    let (start, insts) = (cx.at, &cx.region.insts);
+    // Two at least.
+    if insts.get(start + 1).is_none_or(|x| x.i.op0_kind() != OpKind::Register || !x.i.op0_register().is_xmm()) {
         return false;
     }
-    let (start, insts) = (cx.at, &cx.region.insts);
     let (mut run, mut end) = (Run::default(), start);
     let mut best: Option<(Run, usize)> = None;
     while end < insts.len() && end - start < LONGEST {
