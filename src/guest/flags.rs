@@ -47,14 +47,20 @@ const CODES: usize = 5120;
 
 impl FlagEffect {
     /// The effect of `i`, from the table where its code alone decides it.
+    #[inline]
     pub fn of(i: &Instruction) -> FlagEffect {
-        let Some(slot) = KNOWN.get(i.code() as usize) else { return Self::find(i) };
-        let v = slot.load(Relaxed);
+        let v = KNOWN.get(i.code() as usize).map_or(0, |slot| slot.load(Relaxed));
         if v != 0 {
             let flags = |n: u32| Flags::from_bits_retain((v >> n) as u8 & 0x3f);
             return FlagEffect { reads: flags(0), kills: flags(8), writes: flags(16) };
         }
+        Self::find_and_note(i)
+    }
+
+    #[inline(never)]
+    fn find_and_note(i: &Instruction) -> FlagEffect {
         let e = Self::find(i);
+        let Some(slot) = KNOWN.get(i.code() as usize) else { return e };
         // A shift's effect depends on its immediate, a string compare's on its prefix.
         let shift = matches!(
             i.mnemonic(),

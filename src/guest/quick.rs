@@ -313,6 +313,11 @@ const fn one_byte() -> [Op; 256] {
     t[0x8b] = sized(Code::Mov_r16_rm16, &[REG | V, RM | V]);
     t[0x8d] = sized(Code::Lea_r16_m, &[REG | V, MEM]);
     t[0x90] = sized(Code::Nopw, &[]);
+    let mut n = 1;
+    while n < 8 {
+        t[0x90 + n] = sized(Code::Xchg_r16_AX, &[OPCODE | V, ACC | V]);
+        n += 1;
+    }
     t[0x98] = sized(Code::Cbw, &[]);
     t[0x99] = sized(Code::Cwd, &[]);
     t[0xa4] = fixed(Code::Movsb_m8_m8, &[TO, FROM]);
@@ -332,6 +337,7 @@ const fn one_byte() -> [Op; 256] {
     t[0xe8] = fixed(Code::Call_rel32_64, &[REL32]);
     t[0xe9] = fixed(Code::Jmp_rel32_64, &[REL32]);
     t[0xeb] = fixed(Code::Jmp_rel8_64, &[REL8]);
+    t[0xf4] = fixed(Code::Hlt, &[]);
     t[0xf6] = group(7);
     t[0xf7] = group(8);
     t[0xff] = group(9);
@@ -391,8 +397,10 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     }
     t[0][0x10] = fixed(Code::Movups_xmm_xmmm128, load);
     t[0][0x11] = fixed(Code::Movups_xmmm128_xmm, store);
+    t[0][0x12] = fixed(Code::Movlps_xmm_m64, &[REG | X, MEM]);
     t[0][0x13] = fixed(Code::Movlps_m64_xmm, &[MEM, REG | X]);
     t[0][0x14] = fixed(Code::Unpcklps_xmm_xmmm128, load);
+    t[0][0x16] = fixed(Code::Movhps_xmm_m64, &[REG | X, MEM]);
     t[0][0x17] = fixed(Code::Movhps_m64_xmm, &[MEM, REG | X]);
     t[0][0x28] = fixed(Code::Movaps_xmm_xmmm128, load);
     t[0][0x29] = fixed(Code::Movaps_xmmm128_xmm, store);
@@ -401,6 +409,10 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[0][0xc6] = fixed(Code::Shufps_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]);
     t[P66][0x10] = fixed(Code::Movupd_xmm_xmmm128, load);
     t[P66][0x11] = fixed(Code::Movupd_xmmm128_xmm, store);
+    t[P66][0x12] = fixed(Code::Movlpd_xmm_m64, &[REG | X, MEM]);
+    t[P66][0x13] = fixed(Code::Movlpd_m64_xmm, &[MEM, REG | X]);
+    t[P66][0x16] = fixed(Code::Movhpd_xmm_m64, &[REG | X, MEM]);
+    t[P66][0x17] = fixed(Code::Movhpd_m64_xmm, &[MEM, REG | X]);
     t[P66][0x28] = fixed(Code::Movapd_xmm_xmmm128, load);
     t[P66][0x29] = fixed(Code::Movapd_xmmm128_xmm, store);
     t[P66][0x60] = fixed(Code::Punpcklbw_xmm_xmmm128, load);
@@ -427,6 +439,8 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[P66][0xef] = fixed(Code::Pxor_xmm_xmmm128, load);
     t[P66][0xf8] = fixed(Code::Psubb_xmm_xmmm128, load);
     t[P66][0xfe] = fixed(Code::Paddd_xmm_xmmm128, load);
+    t[PF3][0x10] = fixed(Code::Movss_xmm_xmmm32, load);
+    t[PF3][0x11] = fixed(Code::Movss_xmmm32_xmm, store);
     t[PF3][0x1e] = fixed(Code::Endbr64, &[EXACT, 0xfa]);
     t[PF3][0x6f] = fixed(Code::Movdqu_xmm_xmmm128, load);
     t[PF3][0x7e] = fixed(Code::Movq_xmm_xmmm64, load);

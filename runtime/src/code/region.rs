@@ -167,9 +167,11 @@ impl Region {
     /// Calls `f` with each page (number of 4 KiB) the region was made from, once.
     pub fn each_page(&self, mut f: impl FnMut(u64)) {
         let pages = |d: &Range<u64>| d.start >> 12..=d.end.saturating_sub(1).max(d.start) >> 12;
+        let mut last = None;
         for (n, d) in self.depends.iter().enumerate() {
             for page in pages(d) {
-                if !self.depends[..n].iter().any(|d| pages(d).contains(&page)) {
+                // Most regions are of one page.
+                if last.replace(page) != Some(page) && !self.depends[..n].iter().any(|d| pages(d).contains(&page)) {
                     f(page);
                 }
             }
