@@ -187,6 +187,10 @@ impl crate::engine::GuestCode for Unwatched {
         }
         got
     }
+
+    fn is_vdso(&self, addr: u64) -> bool {
+        crate::memory::Code.is_vdso(addr)
+    }
 }
 
 fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, TranslateError> {
@@ -272,6 +276,10 @@ impl crate::engine::GuestCode for Watched {
             }
         }
         got
+    }
+
+    fn is_vdso(&self, addr: u64) -> bool {
+        crate::memory::Code.is_vdso(addr)
     }
 }
 
