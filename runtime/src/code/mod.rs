@@ -124,7 +124,7 @@ pub fn stats() -> (Stats, usize) {
 pub fn find(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
     let epoch = epoch();
     if let Some(p) = PLACES.get()
-        && let Some(host) = probe(p.lookup, pc)
+        && let Some((_, host)) = probe(p.lookup, pc)
     {
         return Ok(Found { host, epoch });
     }
