@@ -57,8 +57,18 @@ pub const WANTS_FLAGS: u64 = 1 << 63;
 /// A slot is the byte offset of the host entry from the table's own base; the u64 before the base never matches.
 pub const LOOKUP_BITS: u32 = 16;
 
+/// Log2 of the number of u32 words in the table of system calls, indexed by number, that the syscall thunk makes without leaving to the
+/// dispatcher. A word of 0 is none; else bits 0-15 are the host's number, bit 16 + n says that argument n is a pointer.
+pub const CALLS_BITS: u32 = 9;
+/// The call is there.
+pub const CALL_DIRECT: u32 = 1 << 31;
+/// It has more than three arguments.
+pub const CALL_LONG: u32 = 1 << 30;
+/// Some of them are pointers.
+pub const CALL_POINTERS: u32 = 1 << 29;
+
 /// Runtime entry points translated code reaches by `ldr x8, [x28, #thunks + 8*n]; blr x8` (or `br`).
-/// All but `Helper` end the run: they store all pinned registers to `CpuState` and return to the dispatcher.
+/// All but the helpers, and most system calls, end the run: they store all pinned registers to `CpuState` and return to the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Thunk {
@@ -67,7 +77,8 @@ pub enum Thunk {
     Direct = 0,
     /// An indirect branch that missed the lookup. x0 = guest target.
     Indirect = 1,
-    /// SYSCALL. x0 = guest address of the next instruction. RCX and R11 are the dispatcher's to set.
+    /// SYSCALL. x0 = guest address of the next instruction, all flags as at a region boundary; `blr` with a landing for that instruction after it.
+    /// A call that the host takes as it is comes back there, with only RAX, RCX, R11 and x0-x9 changed; any other ends the run.
     Syscall = 2,
     /// An instruction the guest may not execute or that traps. x0 = its guest address, x1 = [`crate::engine::Trap`].
     Trap = 3,

@@ -142,6 +142,8 @@ pub struct CpuState {
     pub thunks: [u64; 16],
     /// Address of the table of helpers, indexed by [`crate::helpers::Helper`].
     pub helpers: u64,
+    /// Address of the table of calls that the syscall thunk makes itself (see [`crate::abi::CALLS_BITS`]).
+    pub calls: u64,
     /// The host stack pointer while translated code runs.
     pub host_sp: u64,
     /// Host FPCR while Rust runs / while guest code runs.
@@ -185,6 +187,7 @@ impl Default for CpuState {
             shadow: 0,
             thunks: [0; 16],
             helpers: 0,
+            calls: 0,
             host_sp: 0,
             host_fpcr: 0,
             guest_fpcr: 0,

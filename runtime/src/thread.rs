@@ -10,6 +10,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::abi::CALLS_BITS;
 use crate::code::{self, Found, Gate};
 use crate::engine::{ExitReason, TranslateError, Trap};
 use crate::enter::{self, fp, shadow::Shadow};
@@ -71,12 +72,16 @@ struct Record(*const Thread);
 // SAFETY: other threads use only the atomics of a record, and its `tid` and `tgid`, which do not change while `inside` is set.
 unsafe impl Send for Record {}
 
-static SYSCALL: OnceLock<fn(&mut Thread)> = OnceLock::new();
+/// The calls that are made without leaving translated code (see [`CALLS_BITS`]).
+pub type Calls = [u32; 1 << CALLS_BITS];
+/// None are.
+pub static NO_CALLS: Calls = [0; 1 << CALLS_BITS];
+static SYSCALL: OnceLock<(fn(&mut Thread), &'static Calls)> = OnceLock::new();
 
-/// Names the function that carries out system calls; the first call wins. It finds number and arguments in the registers, `rip` at the next
-/// instruction, RCX and R11 set as SYSCALL sets them, and puts the result in RAX.
-pub fn set_syscalls(f: fn(&mut Thread)) {
-    let _ = SYSCALL.set(f);
+/// Names the function that carries out system calls, and those that need none of it; the first call wins. The function finds number and arguments in
+/// the registers, `rip` at the next instruction, RCX and R11 set as SYSCALL sets them, and puts the result in RAX.
+pub fn set_syscalls(f: fn(&mut Thread), direct: &'static Calls) {
+    let _ = SYSCALL.set((f, direct));
 }
 
 fn threads() -> MutexGuard<'static, Vec<Record>> {
@@ -101,23 +106,35 @@ pub fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// Forks through `raw` (which returns as fork(2) does, or a negated errno), with the runtime's locks held across it so that the child gets
-/// them free. In the child, `me` is the only thread, with its new id.
+/// The runtime's locks, all of them, so that a new process finds them free. Nothing may be allocated while they are held.
+pub(crate) struct Locks {
+    _still: crate::alloc::ForkGuard,
+    _memory: memory::ForkGuard,
+    list: MutexGuard<'static, Vec<Record>>,
+    _code: code::ForkGuard,
+}
+
+impl Locks {
+    pub(crate) fn take() -> Locks {
+        let code = code::fork_guard();
+        let list = threads();
+        let memory = memory::fork_guard();
+        Locks { _still: crate::alloc::fork_guard(), _memory: memory, list, _code: code }
+    }
+}
+
+/// Forks through `raw` (which returns as fork(2) does, or a negated errno), with the runtime's locks held across it. In the child, `me` is
+/// the only thread, with its new id.
 pub fn fork(me: &mut Thread, raw: impl FnOnce() -> i64) -> i64 {
-    let code = code::fork_guard();
-    let mut list = threads();
-    let memory = crate::memory::fork_guard();
-    let r = {
-        let _still = crate::alloc::fork_guard();
-        raw()
-    };
+    let mut locks = Locks::take();
+    let r = raw();
     if r == 0 {
         me.tid = current_tid();
         me.host.tgid = process_id();
         COUNT.store(1, Ordering::Relaxed);
-        list.retain(|t| std::ptr::eq(t.0, me));
+        locks.list.retain(|t| std::ptr::eq(t.0, me));
     }
-    drop((memory, list, code));
+    drop(locks);
     if r == 0 {
         code::forked();
     }
@@ -367,6 +384,7 @@ impl Thread {
         cpu.shadow = shadow.base();
         cpu.thunks = enter::thunks();
         cpu.helpers = crate::helpers::TABLE.as_ptr() as u64;
+        cpu.calls = SYSCALL.get().map_or(&NO_CALLS, |s| s.1).as_ptr() as u64;
         cpu.host_fpcr = host_fpcr();
         cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
         cpu.helper_return = 0;
@@ -467,7 +485,7 @@ impl Thread {
                 self.cpu.gpr[gpr::RCX] = rip;
                 self.cpu.gpr[gpr::R11] = u64::from(self.cpu.eflags().bits());
                 match SYSCALL.get() {
-                    Some(f) => f(self),
+                    Some((f, _)) => f(self),
                     None => self.cpu.gpr[gpr::RAX] = -i64::from(libc::ENOSYS) as u64,
                 }
                 None

@@ -173,10 +173,13 @@ fn set_up() -> std::sync::MutexGuard<'static, ()> {
     let one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     START.call_once(|| {
         engine::install(&Hand);
-        thread::set_syscalls(|t| {
-            EXITS.fetch_add(1, Mem::Relaxed);
-            t.exit = Some(t.cpu.gpr[RAX] as i32);
-        });
+        thread::set_syscalls(
+            |t| {
+                EXITS.fetch_add(1, Mem::Relaxed);
+                t.exit = Some(t.cpu.gpr[RAX] as i32);
+            },
+            &thread::NO_CALLS,
+        );
         thread::prepare().unwrap();
     });
     one

@@ -14,7 +14,7 @@ use xrun_runtime::state::CpuState;
 use xrun_runtime::state::gpr::{RAX, RCX, RDX};
 
 rows! { "system";
-    Syscall => |cx, i| { cx.exit_syscall(i.next_ip()); Ok(()) },
+    Syscall => |cx, i| { cx.syscall(i.next_ip()); Ok(()) },
     Int3 => |cx, i| { cx.trap(Trap::Breakpoint, i.next_ip()); Ok(()) },
     Int1 => |cx, i| { cx.trap(Trap::SingleStep, i.next_ip()); Ok(()) },
     Int => |cx, i| int(cx, i),

@@ -117,8 +117,9 @@ impl Arena {
     }
 }
 
-/// What the lookup in the table at `lookup` finds for `guest`: what translated code does inline, both tries in one.
-pub fn probe(lookup: u64, guest: u64) -> Option<u64> {
+/// What the lookup in the table at `lookup` finds for `guest`: what translated code does inline, both tries in one. The result is the entry's tag
+/// (`guest`, with [`crate::abi::WANTS_FLAGS`] where set) and its host address.
+pub fn probe(lookup: u64, guest: u64) -> Option<(u64, u64)> {
     if guest >> 47 != 0 {
         return None;
     }
@@ -128,7 +129,7 @@ pub fn probe(lookup: u64, guest: u64) -> Option<u64> {
         let slot = AtomicU32::from_ptr((lookup + 4 * index) as *mut u32).load(Ordering::Acquire);
         let host = lookup + u64::from(slot);
         let tag = ((host - 8) as *const u64).read_unaligned();
-        (tag & !crate::abi::WANTS_FLAGS == guest).then_some(host)
+        (tag & !crate::abi::WANTS_FLAGS == guest).then_some((tag, host))
     }
 }
 

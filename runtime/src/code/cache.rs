@@ -420,7 +420,8 @@ impl Cache {
 
     /// Whether the region host address `pc` is in, or in a stub of, must not be entered any more.
     pub fn is_dead(&self, pc: u64) -> bool {
-        self.region_at(self.home(pc)).is_some_and(|(_, r)| !r.alive)
+        let at = |pc| self.region_at(pc).map(|(_, r)| r);
+        at(pc).and_then(|r| r.back.map_or(Some(r), at)).is_some_and(|r| !r.alive)
     }
 
     /// The ordered access at host address `pc` met an address that is not aligned: replaces it by a jump to code that bears this. Other threads

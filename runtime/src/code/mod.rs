@@ -124,7 +124,7 @@ pub fn stats() -> (Stats, usize) {
 pub fn find(thread: &Thread, pc: u64) -> Result<Found, TranslateError> {
     let epoch = epoch();
     if let Some(p) = PLACES.get()
-        && let Some(host) = probe(p.lookup, pc)
+        && let Some((_, host)) = probe(p.lookup, pc)
     {
         return Ok(Found { host, epoch });
     }
@@ -180,6 +180,10 @@ impl crate::engine::GuestCode for Unwatched {
             }
         }
         got
+    }
+
+    fn is_vdso(&self, addr: u64) -> bool {
+        crate::memory::Code.is_vdso(addr)
     }
 }
 
@@ -269,6 +273,10 @@ impl crate::engine::GuestCode for Watched {
             }
         }
         got
+    }
+
+    fn is_vdso(&self, addr: u64) -> bool {
+        crate::memory::Code.is_vdso(addr)
     }
 }
 

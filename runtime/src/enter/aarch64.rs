@@ -14,6 +14,11 @@ unsafe extern "C" {
     pub fn xrun_direct();
     pub fn xrun_indirect();
     pub fn xrun_syscall();
+    pub fn xrun_syscall_again();
+    pub fn xrun_call();
+    pub fn xrun_call_done();
+    pub fn xrun_call_end();
+    pub fn xrun_call_leave();
     pub fn xrun_trap();
     pub fn xrun_stale();
     pub fn xrun_return_miss();
@@ -37,6 +42,7 @@ const _: () = {
     assert!(crate::abi::STATE == 28 && crate::abi::SHADOW == 18 && crate::abi::PF == 10 && crate::abi::AF == 11);
     assert!(offset_of!(CpuState, af) == offset_of!(CpuState, pf) + 8);
     assert!(offset_of!(CpuState, guest_fpcr) == offset_of!(CpuState, host_fpcr) + 8);
+    assert!(offset_of!(CpuState, other_flags) == offset_of!(CpuState, df) + 8);
     assert!(offset_of!(Thread, cpu) == 0);
 };
 
@@ -100,6 +106,13 @@ std::arch::global_asm!(
     1:
     .endm
 
+    .macro xrun_pointer bit, reg
+        tbz w8, #\bit, 1f
+        lsr x1, \reg, #47
+        cbnz x1, xrun_syscall_slow
+    1:
+    .endm
+
     .text
     .balign 64
     .global xrun_enter
@@ -151,12 +164,99 @@ xrun_indirect:
     mov x5, #{r_indirect}
     b xrun_leave_with
 
+    // A call that the host takes as it is (`CpuState::calls`) is made from here, with nothing stored: the kernel changes no register but
+    // x0. NZCV stays as it is up to the end.
+    .balign 16
     .global xrun_syscall
     .hidden xrun_syscall
 xrun_syscall:
+    lsr x1, x19, #{calls_bits}
+    cbnz x1, xrun_syscall_slow
+    ldr x1, [x28, #{calls}]
+    ldr w8, [x1, x19, lsl #2]
+    tbz w8, #{direct_bit}, xrun_syscall_slow
+    tbnz w8, #{pointers_bit}, 6f
+    // RCX and R11 as SYSCALL leaves them (SDM vol. 2); R11 is put together as `CpuState::eflags` does it.
+2:  mov x20, x0
+    ldp x3, x4, [x28, #{df}]
+    and w13, w3, #1 << 10
+    mrs x1, nzcv
+    orr w13, w13, w4
+    lsr w3, w1, #30
+    bfi w13, w3, #6, #2
+    lsr w3, w1, #28
+    bfi w13, w3, #11, #1
+    lsr w3, w1, #29
+    bfi w13, w3, #0, #1
+    eor w3, w10, w10, lsr #4
+    eor w3, w3, w3, lsr #2
+    eon w3, w3, w3, lsr #1
+    bfi w13, w3, #2, #1
+    eor w3, w10, w11
+    lsr w3, w3, #4
+    bfi w13, w3, #4, #1
+    tbz w8, #{long_bit}, 3f
+    mov x3, x12
+    mov x4, x27
+    mov x5, x29
+3:  uxth w8, w8
+    mov x0, x26
+    mov x1, x25
+    mov x2, x21
+    // A handler that interrupts from here on, with the call still to be made, goes to xrun_syscall_again.
+    .global xrun_call
+    .hidden xrun_call
+xrun_call:
+    ldr w9, [x28, #{pending}]
+    cbnz w9, xrun_syscall_again
+    svc #0
+    // And one that interrupts from here on goes to xrun_call_leave.
+    .global xrun_call_done
+    .hidden xrun_call_done
+xrun_call_done:
+    tbnz x0, #63, 5f
+4:  mov x19, x0
+    ret
+5:  add x1, x0, #{efault}
+    cbz x1, xrun_syscall_again
+    add x1, x0, #{eintr}
+    cbnz x1, 4b
+    .global xrun_call_end
+    .hidden xrun_call_end
+xrun_call_end:
+    // Where a handler sends a thread from between the last two: the result is in x0, and the dispatcher looks at `pending`.
+    .global xrun_call_leave
+    .hidden xrun_call_leave
+xrun_call_leave:
+    add x1, x0, #{efault}
+    cbz x1, xrun_syscall_again
+    add x1, x0, #{eintr}
+    cbnz x1, 4f
+    // The guest must not see that the runtime interrupted a call for its own ends.
+    ldr w9, [x28, #{pending}]
+    tbnz w9, #{signal_bit}, 4f
+    cbnz w9, xrun_syscall_again
+4:  mov x19, x0
+    mov x0, x20
+    xrun_store
+    mov x5, #{r_resume}
+    b xrun_leave_with
+    .global xrun_syscall_again
+    .hidden xrun_syscall_again
+xrun_syscall_again:
+    mov x0, x20
+xrun_syscall_slow:
     xrun_store
     mov x5, #{r_syscall}
     b xrun_leave_with
+    // Pointers must lie below the guest's address limit: bit 16 + n of the table's word is set for argument n.
+6:  xrun_pointer 16, x26
+    xrun_pointer 17, x25
+    xrun_pointer 18, x21
+    xrun_pointer 19, x12
+    xrun_pointer 20, x27
+    xrun_pointer 21, x29
+    b 2b
 
     .global xrun_trap
     .hidden xrun_trap
@@ -280,6 +380,15 @@ xrun_pure_out_end:
     nzcv = const offset_of!(CpuState, nzcv),
     rip = const offset_of!(CpuState, rip),
     shadow = const offset_of!(CpuState, shadow),
+    df = const offset_of!(CpuState, df),
+    calls = const offset_of!(CpuState, calls),
+    calls_bits = const crate::abi::CALLS_BITS,
+    direct_bit = const crate::abi::CALL_DIRECT.trailing_zeros(),
+    long_bit = const crate::abi::CALL_LONG.trailing_zeros(),
+    pointers_bit = const crate::abi::CALL_POINTERS.trailing_zeros(),
+    efault = const libc::EFAULT,
+    eintr = const libc::EINTR,
+    signal_bit = const crate::thread::pending::SIGNAL.trailing_zeros(),
     xmm = const offset_of!(CpuState, xmm),
     fpcr = const offset_of!(CpuState, host_fpcr),
     fpsr = const offset_of!(CpuState, guest_fpsr),
@@ -294,6 +403,7 @@ xrun_pure_out_end:
     r_indirect = const crate::engine::ExitReason::Indirect as u64,
     r_syscall = const crate::engine::ExitReason::Syscall as u64,
     r_trap = const crate::engine::ExitReason::Trap as u64,
+    r_resume = const crate::engine::ExitReason::Resume as u64,
     r_stale = const crate::engine::ExitReason::Stale as u64,
     r_return = const crate::engine::ExitReason::ReturnMiss as u64,
 );

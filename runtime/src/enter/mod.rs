@@ -19,6 +19,10 @@ pub enum Place {
     Entering,
     /// In a helper thunk, after the look at `pending`: the thread is about to return to translated code.
     HelperOut,
+    /// In the syscall thunk, with a host call about to be made: nothing was done yet, it may be given up by going to [`call_again`].
+    Calling,
+    /// In the syscall thunk, after the host call: to be sent to [`call_leave`] instead of back to translated code.
+    Called,
     /// Anywhere else.
     Elsewhere,
 }
@@ -37,6 +41,10 @@ mod imp {
             Place::Entering
         } else if within(pc, xrun_out, xrun_out_end) || within(pc, xrun_pure_out, xrun_pure_out_end) {
             Place::HelperOut
+        } else if within(pc, xrun_call, xrun_call_done) {
+            Place::Calling
+        } else if within(pc, xrun_call_done, xrun_call_end) {
+            Place::Called
         } else {
             Place::Elsewhere
         }
@@ -44,6 +52,14 @@ mod imp {
 
     pub fn leave() -> u64 {
         xrun_leave as *const () as u64
+    }
+
+    pub fn call_again() -> u64 {
+        xrun_syscall_again as *const () as u64
+    }
+
+    pub fn call_leave() -> u64 {
+        xrun_call_leave as *const () as u64
     }
 
     pub fn never() -> u64 {
@@ -86,6 +102,12 @@ mod imp {
     pub fn leave() -> u64 {
         0
     }
+    pub fn call_again() -> u64 {
+        0
+    }
+    pub fn call_leave() -> u64 {
+        0
+    }
     pub fn never() -> u64 {
         0
     }
@@ -107,6 +129,16 @@ pub fn place(pc: u64) -> Place {
 /// sp its `host_sp`.
 pub fn leave() -> u64 {
     imp::leave()
+}
+
+/// Where a handler sends a thread that is in [`Place::Calling`]: the call is left to the dispatcher.
+pub fn call_again() -> u64 {
+    imp::call_again()
+}
+
+/// Where a handler sends a thread that is in [`Place::Called`]: it leaves with the call's result.
+pub fn call_leave() -> u64 {
+    imp::call_leave()
 }
 
 /// Host address for the bottom entry of a shadow stack: a return there goes to the dispatcher as an indirect jump to

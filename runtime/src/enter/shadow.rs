@@ -60,6 +60,15 @@ impl Shadow {
         }
     }
 
+    /// Pushes an entry as CALL does, if there is room below `pointer`.
+    pub fn push(&self, pointer: &mut u64, guest: u64, host: u64) {
+        let at = pointer.wrapping_sub(ENTRY);
+        if self.holds(at) {
+            self.put(at, guest, host);
+            *pointer = at;
+        }
+    }
+
     /// A RET to `guest` popped an entry that did not match, leaving the pointer at `top`. If one of the next few entries does, returns
     /// the pointer after popping it, and its host address; else the pointer as it was before the RET, because the return was of another kind.
     pub fn resync(&self, top: u64, guest: u64) -> (u64, Option<u64>) {

@@ -13,6 +13,9 @@
 //! A guest pointer that needs no rewriting goes to the host kernel as it is, so the kernel's EFAULT is the guest's. Two
 //! things stand in the way and are settled here once for all calls: pointers above the guest's 47 bits are refused, and pages that the
 //! runtime itself write-protected are opened and the call tried again.
+//!
+//! Calls that the host takes as they are ([`table::DIRECT`]) are made by the syscall thunk, in translated code, with the same two things looked at; they
+//! come here when one of them stands in the way, when a signal does, or for `--strace`.
 
 use std::sync::atomic::Ordering;
 
@@ -49,7 +52,9 @@ const SYSCALL_LEN: u64 = 2;
 /// begin_new_exec). After [`crate::config::set`].
 pub fn start() {
     use std::os::unix::ffi::OsStrExt;
-    crate::thread::set_syscalls(syscall);
+    // A trace sees every call.
+    let direct = if crate::config::get().strace { &crate::thread::NO_CALLS } else { &table::DIRECT };
+    crate::thread::set_syscalls(syscall, direct);
     if let Some(name) = crate::config::get().program.file_name() {
         const TASK_COMM_LEN: usize = 16;
         let mut comm = [0u8; TASK_COMM_LEN];

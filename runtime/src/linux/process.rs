@@ -4,8 +4,9 @@
 //! same reason. A vfork child is a real one: it runs in its parent's memory, on a host stack of its own, with the
 //! parent's thread-local storage, which nobody else uses while the parent waits in the kernel.
 
+use std::mem::ManuallyDrop;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -253,11 +254,18 @@ struct Vforked {
     mask: u64,
     child_tid: Option<u64>,
     clear_handlers: bool,
+    /// Released by the child. An emulator may make a vfork a fork; the child then has a copy of them, taken in the middle of whatever other
+    /// threads did but for these.
+    locks: ManuallyDrop<thread::Locks>,
+    released: AtomicBool,
 }
 
 extern "C" fn vfork_child(arg: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `vforked` passes a `Vforked` that lives until this process has ended or become another program.
     let v = unsafe { &mut *arg.cast::<Vforked>() };
+    v.released.store(true, Ordering::Relaxed);
+    // SAFETY: here alone, and in the parent only where this store is not seen.
+    unsafe { ManuallyDrop::drop(&mut v.locks) };
     v.child.settle();
     v.child.signal.forked(v.clear_handlers);
     if let Some(at) = v.child_tid {
@@ -297,6 +305,8 @@ fn vforked(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
         mask: quiet.0,
         child_tid: (f & CHILD_SETTID != 0).then_some(args.child_tid),
         clear_handlers: f & CLEAR_SIGHAND != 0,
+        locks: ManuallyDrop::new(thread::Locks::take()),
+        released: AtomicBool::new(false),
     };
     let host_flags = f & !(SETTLS | PARENT_SETTID | CHILD_SETTID | CHILD_CLEARTID | CLEAR_SIGHAND);
     let host_flags = host_flags as i32 | args.exit_signal as i32;
@@ -308,6 +318,10 @@ fn vforked(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
         libc::clone(vfork_child, top, host_flags, (&raw mut start).cast(), &raw mut pidfd)
     };
     let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
+    if !start.released.load(Ordering::Relaxed) {
+        // SAFETY: no child has released them, or only its own copy.
+        unsafe { ManuallyDrop::drop(&mut start.locks) };
+    }
     thread::set_current(t);
     // SAFETY: the child is gone from it.
     unsafe { libc::munmap(stack, CHILD_STACK) };

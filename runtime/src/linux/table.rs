@@ -5,7 +5,8 @@
 
 use super::errno::Answer;
 use super::rows::ROWS;
-use crate::thread::Thread;
+use crate::abi::{CALL_DIRECT, CALL_LONG, CALL_POINTERS, CALLS_BITS};
+use crate::thread::{Calls, Thread};
 
 /// Answers one system call. Arguments are the guest's six, in order.
 pub type Handler = fn(&mut Thread, [u64; 6]) -> Answer;
@@ -137,6 +138,23 @@ static BY_NUMBER: [u16; END] = {
     t
 };
 const NONE: u16 = u16::MAX;
+
+/// The calls that the syscall thunk makes itself: all that are passed on as they are.
+pub static DIRECT: Calls = {
+    let mut t = [0; 1 << CALLS_BITS];
+    let mut i = 0;
+    while i < ROWS.len() {
+        let r = &ROWS[i];
+        if let How::Pass(nr) = r.how {
+            assert!(nr >= 0 && nr < 1 << 16);
+            let long = if r.args.len() > 3 { CALL_LONG } else { 0 };
+            let pointers = if r.pointers != 0 { CALL_POINTERS | (r.pointers as u32) << 16 } else { 0 };
+            t[r.number as usize] = CALL_DIRECT | long | pointers | nr as u32;
+        }
+        i += 1;
+    }
+    t
+};
 
 /// The row of a system call number.
 #[inline]

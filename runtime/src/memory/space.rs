@@ -630,6 +630,9 @@ impl Space {
 
     /// What is written through the aliases in `r` is no code any more. Whether there were any.
     fn release_aliases(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
+        if self.aliases.is_empty() {
+            return false;
+        }
         let pages: Vec<u64> = self.aliases.range(page_of(r.start)..r.end.max(r.start)).map(|(_, &code)| code).collect();
         for &p in &pages {
             self.release(p..p + PAGE, fx);
@@ -641,15 +644,19 @@ impl Space {
     pub fn release(&mut self, r: Range<u64>, fx: &mut Effects) -> bool {
         let mut any = false;
         for p in self.code_in(r.clone()) {
-            self.forget_page(p);
-            fx.stale.push(p..p + PAGE);
-            if let Some((_, vma)) = self.vmas.at(p)
-                && vma.prot.contains(Prot::WRITE)
-            {
-                any |= host::mprotect(p, PAGE, vma.prot.host()).is_ok();
-            }
+            any |= self.release_page(p, fx);
         }
         any | self.release_aliases(r, fx)
+    }
+
+    /// `release` of one page of code.
+    fn release_page(&mut self, page: u64, fx: &mut Effects) -> bool {
+        self.forget_page(page);
+        fx.stale.push(page..page + PAGE);
+        match self.vmas.at(page) {
+            Some((_, vma)) if vma.prot.contains(Prot::WRITE) => host::mprotect(page, PAGE, vma.prot.host()).is_ok(),
+            _ => false,
+        }
     }
 
     /// As `release`, for code pages only the guest may write to. Used before the kernel writes to guest memory.
@@ -718,7 +725,7 @@ impl Space {
         match self.vmas.at(addr) {
             Some((_, vma)) if vma.prot.contains(Prot::WRITE) => {
                 if self.code.contains(&page) {
-                    return self.release(page..page + PAGE, fx);
+                    return self.release_page(page, fx) | self.release_aliases(page..page + PAGE, fx);
                 }
                 if self.aliases.contains_key(&page) {
                     return self.release_aliases(page..page + PAGE, fx);

@@ -1,6 +1,7 @@
 //! The guest's mappings as a map of disjoint ranges: what is where, with which rights. A plain data structure, it calls
 //! nobody and does not know which pages the host has really mapped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -71,17 +72,28 @@ impl Vma {
 #[derive(Debug, Default)]
 pub struct Vmas {
     map: BTreeMap<u64, (u64, Vma)>,
+    /// What [`Vmas::at`] found last; `None` after a change.
+    last: Cell<Option<(u64, u64, Vma)>>,
 }
 
 impl Vmas {
     pub const fn new() -> Vmas {
-        Vmas { map: BTreeMap::new() }
+        Vmas { map: BTreeMap::new(), last: Cell::new(None) }
     }
 
     /// The mapping that contains `addr`.
     pub fn at(&self, addr: u64) -> Option<(Range<u64>, Vma)> {
+        if let Some((start, end, vma)) = self.last.get()
+            && (start..end).contains(&addr)
+        {
+            return Some((start..end, vma));
+        }
         let (&start, &(end, vma)) = self.map.range(..=addr).next_back()?;
-        (addr < end).then_some((start..end, vma))
+        if addr >= end {
+            return None;
+        }
+        self.last.set(Some((start, end, vma)));
+        Some((start..end, vma))
     }
 
     /// The lowest mapping that starts above `addr`.
@@ -151,6 +163,7 @@ impl Vmas {
         if r.is_empty() {
             return;
         }
+        self.last.set(None);
         self.split(r.start);
         self.split(r.end);
         let keys: Vec<u64> = self.map.range(r).map(|(&s, _)| s).collect();
@@ -175,6 +188,7 @@ impl Vmas {
         if r.is_empty() {
             return;
         }
+        self.last.set(None);
         self.split(r.start);
         self.split(r.end);
         let mut keys = Vec::new();

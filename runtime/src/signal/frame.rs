@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::enter::fp;
-use crate::helpers::x87::image::{fxrstor, fxsave};
+use crate::helpers::x87::image::FxImage;
 use crate::memory::access::{self, BadAddress};
 use crate::state::{CpuState, Eflags, X87, gpr};
 
@@ -92,7 +92,6 @@ struct Software {
     unused: [u32; 7],
 }
 const _: () = assert!(size_of::<Software>() == 48);
-const SOFTWARE_OFFSET: usize = 464;
 
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
@@ -280,64 +279,70 @@ pub fn pop(cpu: &mut CpuState, f: Features) -> Result<Restored, BadAddress> {
     Ok(Restored { mask: frame.uc.mask, altstack: frame.uc.stack })
 }
 
+/// The first 512 bytes of the math state.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Legacy {
+    fx: FxImage,
+    reserved: [u64; 6],
+    software: Software,
+}
+const _: () = assert!(size_of::<Legacy>() == 512);
+
 fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let size = f.state_size();
-    let mut image = [0u8; 512];
-    fxsave(cpu, true, &mut image);
-    let mut bytes = [0u8; YMM_OFFSET + YMM_SIZE + 4];
-    if f.xsave {
-        let software = Software {
-            magic1: FP_XSTATE_MAGIC1,
-            extended_size: f.math_size() as u32,
-            xfeatures: f.xfeatures(),
-            xstate_size: size as u32,
-            unused: [0; 7],
-        };
-        image[SOFTWARE_OFFSET..].copy_from_slice(software.as_bytes());
-        // The XSAVE header: XSTATE_BV, then zeros (standard format). XSAVE leaves out the bit of a component in its initial state (SDM vol. 1, 13.7);
-        // the kernel then claims x87 and SSE in any case (save_xstate_epilog).
-        let initial = if cpu.upper_live == 0 { XFEATURE_YMM } else { 0 };
-        bytes[512..520].copy_from_slice(&(f.xfeatures() & !initial).to_le_bytes());
-        if f.avx {
-            for (slot, v) in bytes[YMM_OFFSET..].chunks_exact_mut(16).zip(cpu.uppers()) {
-                slot.copy_from_slice(&v.to_le_bytes());
-            }
-        }
-        bytes[size..size + 4].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    let mut legacy = Legacy { fx: FxImage::of(cpu), reserved: [0; 6], software: Software::default() };
+    if !f.xsave {
+        return access::put(at, &legacy);
     }
-    bytes[..512].copy_from_slice(&image);
-    access::write(at, &bytes[..f.math_size()])
+    let size = f.state_size();
+    legacy.software = Software {
+        magic1: FP_XSTATE_MAGIC1,
+        extended_size: f.math_size() as u32,
+        xfeatures: f.xfeatures(),
+        xstate_size: size as u32,
+        unused: [0; 7],
+    };
+    access::put(at, &legacy)?;
+    // The XSAVE header: XSTATE_BV, then zeros (standard format). XSAVE leaves out the bit of a component in its initial state (SDM vol. 1, 13.7);
+    // the kernel then claims x87 and SSE in any case (save_xstate_epilog).
+    let initial = if cpu.upper_live == 0 { XFEATURE_YMM } else { 0 };
+    let mut header = [0u64; 8];
+    header[0] = f.xfeatures() & !initial;
+    access::put(at.wrapping_add(512), &header)?;
+    if f.avx {
+        access::put(at.wrapping_add(YMM_OFFSET as u64), &cpu.uppers())?;
+    }
+    access::put(at.wrapping_add(size as u64), &FP_XSTATE_MAGIC2)
 }
 
 /// Loads the state at `at`. As the kernel: the extension counts only with both magic numbers in place, and a component
 /// that XSTATE_BV leaves out is reset.
 fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let image: [u8; 512] = access::get(at)?;
-    let software = Software::read_from_bytes(&image[SOFTWARE_OFFSET..]).unwrap_or_default();
+    let Legacy { fx, software, .. } = access::get(at)?;
     let sizes = 576..=f.state_size() as u32;
     let extended = f.xsave
         && software.magic1 == FP_XSTATE_MAGIC1
         && sizes.contains(&software.xstate_size)
         && software.extended_size >= software.xstate_size;
     let mut present = XFEATURE_X87_SSE;
-    let mut ymm = [0u128; 16];
+    let mut ymm = None;
     if extended && access::get::<u32>(at.wrapping_add(u64::from(software.xstate_size)))? == FP_XSTATE_MAGIC2 {
         present = access::get::<u64>(at.wrapping_add(512))? & software.xfeatures & f.xfeatures();
         if present & XFEATURE_YMM != 0 {
-            let bytes: [u8; YMM_SIZE] = access::get(at.wrapping_add(YMM_OFFSET as u64))?;
-            for (v, b) in ymm.iter_mut().zip(bytes.chunks_exact(16)) {
-                *v = u128::from_le_bytes(b.try_into().unwrap_or_default());
-            }
+            ymm = Some(access::get(at.wrapping_add(YMM_OFFSET as u64))?);
         }
     }
-    fxrstor(cpu, true, &image).map_err(|_| BadAddress(at))?;
+    fx.load(cpu).map_err(|_| BadAddress(at))?;
     if present & 1 == 0 {
         cpu.x87 = X87::default();
     }
     if present & 2 == 0 {
         cpu.xmm = [0; 16];
     }
-    cpu.set_uppers(ymm);
+    match ymm {
+        Some(y) => cpu.set_uppers(y),
+        None => cpu.upper_live = 0,
+    }
     Ok(())
 }
 

@@ -128,7 +128,7 @@ fn as_the_kernel_lays_it_out() {
     assert_eq!(mine, kernels.map(|i| gregs[i as usize]));
     assert_eq!((c.cs, c.ss), (USER_CS, USER_SS));
     assert_eq!(frame.uc.flags, UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS);
-    let software = Software::read_from_bytes(&math[SOFTWARE_OFFSET..]).expect("48 bytes");
+    let software = Software::read_from_bytes(&math[std::mem::offset_of!(Legacy, software)..512]).expect("48 bytes");
     assert_eq!(software.magic1, FP_XSTATE_MAGIC1);
     assert_eq!(software.extended_size, software.xstate_size + 4);
     assert_eq!((&math[..2], &math[24..26]), (&[0x7f, 0x03][..], &[0x80, 0x1f][..]));

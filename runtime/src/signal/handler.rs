@@ -6,6 +6,8 @@
 //! | translated code | shadow stack guard; write to watched code; else exact guest state, to the dispatcher | queue, stop the thread at the next boundary |
 //! | `enter` before its jump | bug | queue, give the entry up |
 //! | helper thunk on its way back | bug | queue, stop as if returned |
+//! | syscall thunk before or in the host call | bug | queue, give the call up |
+//! | syscall thunk after it | bug | queue, leave with the result |
 //! | copy to or from the guest | the copy ends early | queue |
 //! | helper | as translated code, at the calling instruction | queue |
 //! | other Rust code | bug: said, and the process dies of it | queue |
@@ -152,6 +154,8 @@ mod imp {
                 let top = t.cpu.shadow;
                 t.host.stop(&mut t.cpu, to, top);
             }
+            Place::Calling => c.pc = enter::call_again(),
+            Place::Called => c.pc = enter::call_leave(),
             Place::Elsewhere => crate::signal::interrupt_call(&mut c.pc),
         }
     }

@@ -126,6 +126,17 @@ impl HostSignals {
         self.stopped = Some(Stopped { epoch: code::epoch(), place, top, entry });
     }
 
+    /// Guest code will return to `to` without having been called from there: what a CALL would have put on the shadow stack, if there is code for
+    /// `to`. Only in the dispatcher.
+    pub(crate) fn expect_return(&self, cpu: &mut CpuState, to: u64) {
+        let Some(places) = code::places() else { return };
+        if self.epoch == code::epoch()
+            && let Some((guest, host)) = code::arena::probe(places.lookup, to)
+        {
+            self.shadow.push(&mut cpu.shadow, guest, host);
+        }
+    }
+
     /// Undoes [`HostSignals::stop`]; the thread is in the dispatcher. Links come back as exits are taken.
     pub(crate) fn resume(&mut self, cpu: &mut CpuState) {
         let Some(s) = self.stopped.take() else { return };

@@ -159,6 +159,7 @@ fn enter_handler(t: &mut Thread, action: &Action, info: SigInfo) -> bool {
     if !fits || at >= memory::space::TASK_SIZE || frame::push(&mut t.cpu, &call, features).is_err() {
         return false;
     }
+    t.host.expect_return(&mut t.cpu, action.restorer);
     if alt.flags & ALT_AUTODISARM != 0 {
         t.signal.altstack = StackT { flags: ALT_DISABLE, ..StackT::default() };
     }

@@ -109,11 +109,13 @@ impl<'a> Cx<'a> {
         self.thunk(Thunk::HelperPure, true);
     }
 
-    /// SYSCALL: leaves with the address of the next instruction.
-    pub fn exit_syscall(&mut self, next: u64) {
+    /// SYSCALL, which goes on at `next`. RAX, RCX and R11 change.
+    pub fn syscall(&mut self, next: u64) {
         self.canonical(Flags::all());
         self.m.mov_imm(X(0), next);
-        self.thunk(Thunk::Syscall, false);
+        self.thunk(Thunk::Syscall, true);
+        let landing = self.m.label();
+        self.land(landing, next);
     }
 
     /// A label to branch to for guest address `target`, with flags in the current form and `live` needed there. `site` is where the branch will be.

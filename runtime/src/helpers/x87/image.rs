@@ -4,6 +4,7 @@
 use crate::enter::fp;
 use crate::helpers::f80::{Class, F80, sw};
 use crate::state::{CpuState, X87, X87Reg};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// MXCSR bits that may be set: all but the reserved upper half.
 pub const MXCSR_MASK: u32 = 0xffff;
@@ -129,32 +130,84 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
     (0..8).fold(0, |v, n| v | u64::from(b[at + n]) << (8 * n))
 }
 
+/// The part of an FXSAVE64 image that the instruction writes (SDM vol. 1, table 10-2).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct FxImage {
+    control: u16,
+    status: u16,
+    tags: u8,
+    zero: u8,
+    opcode: u16,
+    ip: u64,
+    dp: u64,
+    mxcsr: u32,
+    mxcsr_mask: u32,
+    /// ST(0) to ST(7): mantissa; sign and exponent.
+    st: [[u64; 2]; 8],
+    xmm: [u128; 16],
+}
+const _: () = assert!(size_of::<FxImage>() == FX_WRITTEN);
+
+impl FxImage {
+    pub fn of(cpu: &CpuState) -> FxImage {
+        let x = &cpu.x87;
+        FxImage {
+            control: x.control,
+            status: x.status_word(),
+            tags: x.in_use,
+            zero: 0,
+            opcode: x.opcode,
+            ip: x.last_ip,
+            dp: x.last_dp,
+            mxcsr: cpu.mxcsr | fp::flags_of(cpu.guest_fpsr),
+            mxcsr_mask: MXCSR_MASK,
+            // Nearly always the stack is empty and starts at register 0.
+            st: match x.top {
+                0 => x.regs.map(|r| [r.mantissa, u64::from(r.sign_exp)]),
+                _ => std::array::from_fn(|i| {
+                    let r = x.st(i as u8);
+                    [r.mantissa, u64::from(r.sign_exp)]
+                }),
+            },
+            xmm: cpu.xmm,
+        }
+    }
+
+    /// # Errors
+    /// [`BadMxcsr`].
+    pub fn load(&self, cpu: &mut CpuState) -> Result<(), BadMxcsr> {
+        if self.mxcsr & !MXCSR_MASK != 0 {
+            return Err(BadMxcsr);
+        }
+        cpu.mxcsr = self.mxcsr;
+        cpu.guest_fpcr = fp::fpcr_of(self.mxcsr);
+        cpu.guest_fpsr &= !fp::FPSR_STICKY;
+        let x = &mut cpu.x87;
+        x.control = control_word(self.control);
+        x.set_status_word(self.status);
+        x.in_use = self.tags;
+        x.opcode = self.opcode & 0x7ff;
+        (x.last_ip, x.last_dp) = (self.ip, self.dp);
+        if x.top == 0 {
+            x.regs = self.st.map(|[mantissa, e]| X87Reg { mantissa, sign_exp: e as u16, ..X87Reg::default() });
+        } else {
+            for (i, [mantissa, sign_exp]) in self.st.iter().enumerate() {
+                x.set_raw(i, *mantissa, *sign_exp as u16);
+            }
+        }
+        cpu.xmm = self.xmm;
+        Ok(())
+    }
+}
+
 /// FXSAVE, FXSAVE64 (`wide`): fills the first [`FX_WRITTEN`] bytes.
 pub fn fxsave(cpu: &CpuState, wide: bool, out: &mut [u8; 512]) {
-    let x = &cpu.x87;
-    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &[0; FX_WRITTEN]);
-    put(0, &x.control.to_le_bytes());
-    put(2, &x.status_word().to_le_bytes());
-    put(4, &[x.in_use]);
-    put(6, &x.opcode.to_le_bytes());
-    if wide {
-        put(8, &x.last_ip.to_le_bytes());
-        put(16, &x.last_dp.to_le_bytes());
-    } else {
-        put(8, &(x.last_ip as u32).to_le_bytes());
-        put(16, &(x.last_dp as u32).to_le_bytes());
+    let mut image = FxImage::of(cpu);
+    if !wide {
+        (image.ip, image.dp) = (image.ip & 0xffff_ffff, image.dp & 0xffff_ffff);
     }
-    put(24, &(cpu.mxcsr | fp::flags_of(cpu.guest_fpsr)).to_le_bytes());
-    put(28, &MXCSR_MASK.to_le_bytes());
-    for i in 0..8 {
-        let r = x.st(i);
-        put(32 + 16 * usize::from(i), &r.mantissa.to_le_bytes());
-        put(40 + 16 * usize::from(i), &r.sign_exp.to_le_bytes());
-    }
-    for (n, v) in cpu.xmm.iter().enumerate() {
-        put(160 + 16 * n, &v.to_le_bytes());
-    }
+    out[..FX_WRITTEN].copy_from_slice(image.as_bytes());
 }
 
 /// MXCSR in the image has reserved bits set: #GP, nothing loaded.
@@ -166,26 +219,9 @@ pub struct BadMxcsr;
 /// # Errors
 /// [`BadMxcsr`].
 pub fn fxrstor(cpu: &mut CpuState, wide: bool, image: &[u8; 512]) -> Result<(), BadMxcsr> {
-    let mxcsr = u64_at(image, 24) as u32;
-    if mxcsr & !MXCSR_MASK != 0 {
-        return Err(BadMxcsr);
+    let mut image = FxImage::read_from_bytes(&image[..FX_WRITTEN]).map_err(|_| BadMxcsr)?;
+    if !wide {
+        (image.ip, image.dp) = (image.ip & 0xffff_ffff, image.dp & 0xffff_ffff);
     }
-    cpu.mxcsr = mxcsr;
-    cpu.guest_fpcr = fp::fpcr_of(mxcsr);
-    cpu.guest_fpsr &= !fp::FPSR_STICKY;
-    let x = &mut cpu.x87;
-    x.control = control_word(u16_at(image, 0));
-    x.set_status_word(u16_at(image, 2));
-    x.in_use = image[4];
-    x.opcode = u16_at(image, 6) & 0x7ff;
-    let pointer = |at| if wide { u64_at(image, at) } else { u64_at(image, at) & 0xffff_ffff };
-    (x.last_ip, x.last_dp) = (pointer(8), pointer(16));
-    for i in 0..8 {
-        x.set_raw(i, u64_at(image, 32 + 16 * i), u16_at(image, 40 + 16 * i));
-    }
-    for (n, v) in cpu.xmm.iter_mut().enumerate() {
-        let at = 160 + 16 * n;
-        *v = u128::from(u64_at(image, at)) | u128::from(u64_at(image, at + 8)) << 64;
-    }
-    Ok(())
+    image.load(cpu)
 }
