@@ -21,7 +21,7 @@ pub const VDSO_NOP: u32 = 0x7672_0000;
 /// How memory must be accessed so that no other observer sees an order x86 forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Ordering {
-    /// Nobody else can look (one thread, no shared writable mapping), or the host itself orders like x86.
+    /// Nobody else can look (one thread, no memory shared with other processes), or the host itself orders like x86.
     #[default]
     Plain,
     /// Loads acquire, stores release, locked operations full barriers. Accesses that are not aligned may fault (SIGBUS, BUS_ADRALN).

@@ -1,8 +1,9 @@
 //! Atomic read-modify-write: the emission shared by all LOCK forms, and XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B (SDM vol. 2; vol. 3, 9.1).
 //!
 //! LSE instructions where the host has them, else LDAXR/STLXR loops. Both stay atomic under every ordering, since signal handlers and threads started
-//! later see them. As barriers: an LSE form that writes is a full one; a failing CAS and every exclusive loop need a DMB ISH after them
-//! when vector stores may come before or acquiring loads after (Arm ARM, B2.3.6).
+//! later see them. As barriers: an LSE form that writes is a full one, and every exclusive loop with a DMB ISH after it, since it always writes. A CAS that
+//! fails does not write: its read may come before an earlier vector store took effect, and later loads with it (Arm ARM, B2.3.6). So it is done
+//! once more after a DMB ISH, which puts the second one in order. `tests/ordering` has the proof.
 
 use super::alu::{Arith, Src, compute};
 use super::cx::{Cx, Ext, Nzcv, Place, pinned, sz};
@@ -35,7 +36,7 @@ impl<'a> Cx<'a> {
     /// NZCV is left alone.
     pub fn atomic(&mut self, op: Lse, bytes: u32, s: X, at: Addr) -> X {
         self.access();
-        if self.host.lse && self.ordering != Ordering::Fenced {
+        if self.lse() {
             let n = self.addr_reg(at);
             let old = self.tmp();
             // Never XZR as the destination: that form does not acquire (Arm ARM, LDADD).
@@ -70,7 +71,15 @@ impl<'a> Cx<'a> {
 
     /// LDAXR; when unaligned addresses are expected, a plain load for those, which an exclusive one does not take. Uses LINK.
     fn exclusive_load(&mut self, bytes: u32, d: X, n: X) {
-        self.if_aligned(bytes, n, |cx| cx.m.ldaxr(bytes, d, n), |cx| cx.m.ldr(bytes, d, Addr::Off(n, 0)));
+        self.if_aligned(
+            bytes,
+            n,
+            |cx| cx.m.ldaxr(bytes, d, n),
+            |cx| {
+                cx.m.dmb(Dmb::Ish);
+                cx.m.ldr(bytes, d, Addr::Off(n, 0));
+            },
+        );
     }
 
     /// STLXR and back to `again` when it failed; else as [`Cx::exclusive_load`]. `status` may be LINK.
@@ -105,45 +114,63 @@ impl<'a> Cx<'a> {
     }
 
     /// Stores `new` at `[n]` if the `bytes` there equal the low part of `expected`; what was there comes back zero-extended. NZCV is that of comparing
-    /// `expected` with it for 4 and 8 bytes, and only tells EQ from NE for 1 and 2.
+    /// `expected` with it for 4 and 8 bytes, and only tells EQ from NE for 1 and 2; it changes after the last access.
     fn compare_and_swap(&mut self, bytes: u32, expected: X, new: X, n: X) -> X {
-        self.access();
-        let old = self.tmp();
-        let size = sz(bytes);
-        let narrow = bytes < 4;
-        if self.host.lse && self.ordering != Ordering::Fenced {
-            self.m.mov(size, old, expected);
-            self.m.casal(bytes, old, new, n);
+        let (size, narrow) = (sz(bytes), bytes < 4);
+        let diff = self.tmp();
+        let differ = move |cx: &mut Cx<'_>, old: X| {
+            cx.m.eor(size, diff, old, expected);
             if narrow {
-                self.m.cmp_ext(Sz::W, old, expected, bytes, false);
-            } else {
-                self.m.subs(size, ZR, expected, old);
+                cx.m.lsl(Sz::W, diff, diff, 32 - 8 * bytes);
             }
-            if self.ordering != Ordering::Plain {
-                let back = self.m.label();
-                let failed = self.cold(move |cx| {
-                    cx.m.dmb(Dmb::Ish);
-                    cx.m.b(back);
-                });
-                self.m.b_cond(Cond::Ne, failed);
-                self.m.bind(back);
-            }
-            return old;
-        }
-        let again = self.m.label();
-        self.m.bind(again);
-        self.exclusive_load(bytes, old, n);
+        };
+        let old = if self.lse() {
+            let old = self.tmp();
+            self.access();
+            self.cas_twice(size, diff, move |cx| {
+                cx.m.mov(size, old, expected);
+                cx.m.casal(bytes, old, new, n);
+                differ(cx, old);
+            });
+            old
+        } else {
+            // x86 writes the old value back when they differ, so a page that cannot be written faults either way.
+            self.atomic_loop(bytes, Addr::Off(n, 0), |cx, v, old| {
+                let store = cx.m.label();
+                differ(cx, old);
+                cx.m.mov(size, v, old);
+                cx.m.cbnz(size, diff, store);
+                cx.m.mov(size, v, new);
+                cx.m.bind(store);
+            })
+        };
         if narrow {
             self.m.cmp_ext(Sz::W, old, expected, bytes, false);
         } else {
             self.m.subs(size, ZR, expected, old);
         }
-        // x86 writes the old value back when they differ, so a page that cannot be written faults either way.
-        let t = self.tmp();
-        self.m.csel(size, t, new, old, Cond::Eq);
-        self.exclusive_store(bytes, crate::isa::cx::LINK, t, n, again);
-        self.barrier();
         old
+    }
+
+    /// Whether LSE instructions are used: [`Ordering::Fenced`] has to look at the alignment first.
+    fn lse(&self) -> bool {
+        self.host.lse && self.ordering != Ordering::Fenced
+    }
+
+    /// A compare-and-swap by `attempt`, which leaves zero in `diff` when it succeeded and keeps NZCV; where order counts one that failed is
+    /// done again after a barrier. It needs no third: failing, the second one's read is in order.
+    fn cas_twice(&mut self, size: Sz, diff: X, attempt: impl Fn(&mut Cx<'a>) + 'a) {
+        attempt(self);
+        if self.ordering != Ordering::Plain {
+            let back = self.m.label();
+            let failed = self.cold(move |cx| {
+                cx.m.dmb(Dmb::Ish);
+                attempt(cx);
+                cx.m.b(back);
+            });
+            self.m.cbnz(size, diff, failed);
+            self.m.bind(back);
+        }
     }
 }
 
@@ -294,21 +321,14 @@ fn cmpxchg8b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     cx.m.bfi(Sz::X, new, rcx, 32, 32);
     cx.settle();
     let diff = cx.tmp();
-    let old = if cx.host.lse && cx.ordering != Ordering::Fenced {
+    let old = if cx.lse() {
         let old = cx.tmp();
         cx.access();
-        cx.m.mov(Sz::X, old, expected);
-        cx.m.casal(8, old, new, n);
-        cx.m.eor(Sz::X, diff, old, expected);
-        if cx.ordering != Ordering::Plain {
-            let back = cx.m.label();
-            let failed = cx.cold(move |cx| {
-                cx.m.dmb(Dmb::Ish);
-                cx.m.b(back);
-            });
-            cx.m.cbnz(Sz::X, diff, failed);
-            cx.m.bind(back);
-        }
+        cx.cas_twice(Sz::X, diff, move |cx| {
+            cx.m.mov(Sz::X, old, expected);
+            cx.m.casal(8, old, new, n);
+            cx.m.eor(Sz::X, diff, old, expected);
+        });
         old
     } else {
         // NZCV stays the guest's until the store is done: it may fault.
@@ -349,23 +369,16 @@ fn cmpxchg16b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let diff = t;
     if cx.host.lse {
         let (new_lo, new_hi) = cx.tmp_pair();
-        cx.m.mov(Sz::X, lo, rax);
-        cx.m.mov(Sz::X, hi, rdx);
-        cx.m.mov(Sz::X, new_lo, rbx);
-        cx.m.mov(Sz::X, new_hi, rcx);
-        cx.m.caspal(lo, new_lo, n);
-        cx.m.eor(Sz::X, diff, lo, rax);
-        cx.m.eor(Sz::X, new_lo, hi, rdx);
-        cx.m.orr(Sz::X, diff, diff, new_lo);
-        if cx.ordering != Ordering::Plain {
-            let back = cx.m.label();
-            let failed = cx.cold(move |cx| {
-                cx.m.dmb(Dmb::Ish);
-                cx.m.b(back);
-            });
-            cx.m.cbnz(Sz::X, diff, failed);
-            cx.m.bind(back);
-        }
+        cx.cas_twice(Sz::X, diff, move |cx| {
+            cx.m.mov(Sz::X, lo, rax);
+            cx.m.mov(Sz::X, hi, rdx);
+            cx.m.mov(Sz::X, new_lo, rbx);
+            cx.m.mov(Sz::X, new_hi, rcx);
+            cx.m.caspal(lo, new_lo, n);
+            cx.m.eor(Sz::X, diff, lo, rax);
+            cx.m.eor(Sz::X, new_lo, hi, rdx);
+            cx.m.orr(Sz::X, diff, diff, new_lo);
+        });
     } else {
         let (again, store) = (cx.m.label(), cx.m.label());
         let (w_lo, w_hi) = (cx.tmp(), cx.tmp());

@@ -12,7 +12,7 @@ use xrun_runtime::engine::Trap;
 use xrun_runtime::state::gpr::{RAX, RBX};
 
 rows! { "mov";
-    Mov => |cx, i| mov(cx, i),
+    Mov => |cx, i| mov(cx, i), Movnti => |cx, i| mov(cx, i),
     Movzx => |cx, i| movzx(cx, i),
     Movsx => |cx, i| movsx(cx, i),
     Movsxd => |cx, i| movsx(cx, i),

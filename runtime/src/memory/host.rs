@@ -86,6 +86,25 @@ pub fn identity(fd: i32) -> Result<(u64, u64), Errno> {
     Ok((st.st_dev as u64, st.st_ino as u64))
 }
 
+/// Whether somebody may well write the file while it is mapped: one in memory (POSIX shared memory, memfd), a device, a file not only its owner
+/// root can write. What is left is the system's own files on disk, such as caches of the C library, which are replaced and not written in place.
+pub fn is_written_by_others(fd: i32) -> bool {
+    const RAMFS: u64 = 0x8584_58f6;
+    const IN_MEMORY: [u64; 3] = [libc::TMPFS_MAGIC as u64, libc::HUGETLBFS_MAGIC as u64, RAMFS];
+    // SAFETY: all-zero structures are valid values, and they outlive the calls.
+    unsafe {
+        let (mut st, mut fs): (libc::stat, libc::statfs) = (std::mem::zeroed(), std::mem::zeroed());
+        if libc::fstat(fd, &mut st) != 0 || libc::fstatfs(fd, &mut fs) != 0 {
+            return true;
+        }
+        let others = libc::S_IWGRP | libc::S_IWOTH;
+        st.st_mode & libc::S_IFMT != libc::S_IFREG
+            || st.st_uid != 0
+            || st.st_mode & others != 0
+            || IN_MEMORY.contains(&(fs.f_type as u64))
+    }
+}
+
 /// Whether the file lies on a file system mounted noexec.
 pub fn on_noexec_mount(fd: i32) -> bool {
     // SAFETY: an all-zero statvfs is a valid value, and it outlives the call.

@@ -314,12 +314,19 @@ impl Space {
         };
         self.vmas.insert(at..at + len, vma);
         self.note_sharing(vma, fx);
+        // What this process only reads others may write: then the order of its loads shows.
+        fx.shared |= shared && !anon && host::is_written_by_others(fd);
         Ok(at)
     }
 
-    /// A mapping came to be or changed its rights: others may watch its writes, or run what is written through it.
+    /// A mapping came to be or changed its rights: others may watch its writes, or run what is written through it. Of memory
+    /// that is no file's they may also be the ones who write.
     fn note_sharing(&mut self, vma: Vma, fx: &mut Effects) {
-        if !vma.shared || !vma.prot.contains(Prot::WRITE) {
+        if !vma.shared {
+            return;
+        }
+        fx.shared |= vma.file.is_none() && vma.prot.contains(Prot::READ);
+        if !vma.prot.contains(Prot::WRITE) {
             return;
         }
         fx.shared = true;

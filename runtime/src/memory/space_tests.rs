@@ -118,14 +118,25 @@ fn code_pages_are_watched() {
 }
 
 #[test]
-fn shared_writable_memory_is_noticed() {
+fn shared_memory_is_noticed() {
     let (mut s, _) = space(4);
-    let mut fx = Effects::default();
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    let a = s.mmap(&mut fx, 0, PAGE, libc::PROT_READ, shared, -1, 0).expect("maps");
-    assert!(!fx.shared);
-    assert_eq!(s.mprotect(&mut fx, a, PAGE, RW), Ok(()));
+    for to in [libc::PROT_READ, RW] {
+        let mut fx = Effects::default();
+        let a = s.mmap(&mut fx, 0, PAGE, libc::PROT_NONE, shared, -1, 0).expect("maps");
+        assert!(!fx.shared);
+        assert_eq!(s.mprotect(&mut fx, a, PAGE, to), Ok(()));
+        assert!(fx.shared);
+    }
+    // Written by whoever else has it, for all that is known.
+    // SAFETY: a name that ends in zero.
+    let fd = unsafe { libc::memfd_create(c"shared".as_ptr(), 0) };
+    let mut fx = Effects::default();
+    s.mmap(&mut fx, 0, PAGE, libc::PROT_READ, libc::MAP_SHARED, fd, 0).expect("maps");
     assert!(fx.shared);
+    let mut fx = Effects::default();
+    s.mmap(&mut fx, 0, PAGE, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0).expect("maps");
+    assert!(!fx.shared);
 }
 
 #[test]

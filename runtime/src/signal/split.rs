@@ -108,6 +108,8 @@ pub fn carry_out(a: Access, regs: &mut [u64; 31], exclusive: &mut Exclusive, add
     let get = |regs: &[u64; 31], r: u8| regs.get(r as usize).copied().unwrap_or(0);
     let (vs, vt) = (get(regs, s) & mask, get(regs, t) & mask);
     let held = Held::new();
+    // What writes nothing would otherwise read before the thread's earlier stores took effect.
+    fence(Ordering::SeqCst);
     match op {
         Op::LoadExclusive => {
             let value = update(addr, bytes, |v| v);

@@ -136,6 +136,8 @@ pub struct Cx<'a> {
     pub(super) aligned: Vec<(X, u8)>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
     pub(super) nan_routines: [Option<Label>; 4],
+    /// Entries of the routines for x87 arithmetic, once needed (see `x87::fast`).
+    pub(super) x87_routines: [Option<Label>; 3],
 }
 
 /// Size class of an operand of `bytes`: X for 8, else W.
@@ -228,6 +230,7 @@ impl<'a> Cx<'a> {
             replay: None,
             aligned: Vec::new(),
             nan_routines: [None; 4],
+            x87_routines: [None; 3],
         }
     }
 
@@ -249,7 +252,7 @@ impl<'a> Cx<'a> {
     /// Emits by `f`. When that fails nothing of it is left but the flags' change to canonical form at a join.
     pub(crate) fn lower(&mut self, f: impl FnOnce(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
-        let (at, tmp, routines) = (self.at, self.tmp, self.nan_routines);
+        let (at, tmp, routines) = (self.at, self.tmp, (self.nan_routines, self.x87_routines));
         self.short_of_scratch = false;
         let mut done = f(self);
         if self.short_of_scratch {
@@ -260,7 +263,7 @@ impl<'a> Cx<'a> {
             self.cold.truncate(cold);
             self.result.marks.truncate(marks);
             self.flags = flags;
-            (self.at, self.tmp, self.nan_routines) = (at, tmp, routines);
+            (self.at, self.tmp, (self.nan_routines, self.x87_routines)) = (at, tmp, routines);
         }
         done
     }

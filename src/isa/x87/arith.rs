@@ -1,14 +1,16 @@
-//! Arithmetic, compares and transcendental instructions (SDM vol. 2, FADD .. FYL2XP1): calls of pure helpers.
+//! Arithmetic, compares and transcendental instructions (SDM vol. 2, FADD .. FYL2XP1): routines of the region for what is frequent, calls of pure
+//! helpers for the rest.
 
-use super::{RAW, format, is_memory, st};
-use crate::emit::{Sz, X};
+use super::fast::{A, AE, DONE, Fast, TO};
+use super::{E, M, RAW, REGS, SIGN_EXP, format, is_memory, st};
+use crate::emit::{Addr, Label, Sz, V, X};
 use crate::isa::Lowered;
-use crate::isa::cx::{AfFrom, Cx};
+use crate::isa::cx::{AfFrom, Cx, LINK};
 use crate::rows;
 use iced_x86::Instruction;
 use xrun_runtime::engine::FlagForm;
 use xrun_runtime::helpers::Helper;
-use xrun_runtime::helpers::x87::ops::{Arith, implied};
+use xrun_runtime::helpers::x87::ops::{Arith, Format, implied};
 
 rows! { "x87 arithmetic";
     Fadd => |cx, i| arith(cx, i, Arith::Add, false), Faddp => |cx, i| arith(cx, i, Arith::Add, true), Fiadd => |cx, i| arith(cx, i, Arith::Add, false),
@@ -37,17 +39,104 @@ fn alone(cx: &mut Cx<'_>, op: u8) -> Lowered {
 }
 
 fn arith(cx: &mut Cx<'_>, i: &Instruction, op: Arith, pop: bool) -> Lowered {
+    let fast = match op {
+        Arith::Mul => Some(Fast::Mul),
+        Arith::Add | Arith::Sub | Arith::SubR => Some(Fast::Add),
+        Arith::Div | Arith::DivR => None,
+    };
     cx.fwait();
     if is_memory(i) {
         let (f, bytes) = format(i);
+        let code = op as u64 | (f as u64) << 4;
         cx.fload(i, bytes, RAW);
-        cx.m.mov(Sz::X, X(1), RAW);
-        cx.fcall(Helper::X87ArithMemory, op as u64 | (f as u64) << 4);
-    } else {
-        let (d, s) = (st(i, 0), st(i, 1));
-        cx.fcall(Helper::X87Arith, op as u64 | u64::from(d) << 4 | u64::from(s) << 8 | u64::from(pop) << 12);
+        match fast {
+            Some(fast) if matches!(f, Format::F32 | Format::F64) => arith_memory(cx, op, fast, f, code),
+            _ => arith_memory_helper(cx, code),
+        }
+        return Ok(());
     }
+    let (d, s) = (st(i, 0), st(i, 1));
+    let code = op as u64 | u64::from(d) << 4 | u64::from(s) << 8 | u64::from(pop) << 12;
+    let Some(fast) = fast else {
+        cx.fcall(Helper::X87Arith, code);
+        return Ok(());
+    };
+    let done = cx.m.label();
+    let slow = cx.fcall_cold(Helper::X87Arith, code, done);
+    cx.fstack();
+    cx.frotate(d == 0 && s == 0);
+    cx.m.tbz(LINK, d, slow);
+    if s != d {
+        cx.m.tbz(LINK, s, slow);
+    }
+    cx.faddr(TO, d);
+    cx.faddr(X(1), s);
+    let (a, b) = if op == Arith::SubR { (X(1), TO) } else { (TO, X(1)) };
+    operands(cx, a, b);
+    run(cx, op, fast, slow);
+    if pop {
+        cx.fstack();
+        cx.fpop();
+    }
+    cx.m.bind(done);
     Ok(())
+}
+
+/// Loads a routine's operands from two registers' addresses.
+fn operands(cx: &mut Cx<'_>, a: X, b: X) {
+    for (from, m, e) in [(a, A, AE), (b, M, E)] {
+        cx.m.ldr(8, m, Addr::Off(from, REGS));
+        cx.m.ldr(2, e, Addr::Off(from, SIGN_EXP));
+    }
+}
+
+/// The operation on what is in [`A`] and [`M`].
+fn run(cx: &mut Cx<'_>, op: Arith, fast: Fast, slow: Label) {
+    if matches!(op, Arith::Sub | Arith::SubR) {
+        cx.m.eor_imm(Sz::W, E, E, 0x8000);
+    }
+    call(cx, fast, slow);
+}
+
+fn call(cx: &mut Cx<'_>, fast: Fast, slow: Label) {
+    let routine = cx.fast_routine(fast);
+    cx.m.bl(routine);
+    cx.m.cbz(Sz::W, DONE, slow);
+}
+
+fn arith_memory_helper(cx: &mut Cx<'_>, code: u64) {
+    cx.m.mov(Sz::X, X(1), RAW);
+    cx.fcall(Helper::X87ArithMemory, code);
+}
+
+/// ST(0) and the single or double in [`RAW`].
+fn arith_memory(cx: &mut Cx<'_>, op: Arith, fast: Fast, f: Format, code: u64) {
+    // The routine takes all scratch registers.
+    let kept = V(0);
+    let (done, early) = (cx.m.label(), cx.m.label());
+    let slow = cx.cold(move |cx| {
+        cx.m.fmov_to_x(RAW, kept);
+        cx.m.bind(early);
+        arith_memory_helper(cx, code);
+        cx.m.b(done);
+    });
+    cx.fstack();
+    cx.frotate(true);
+    cx.m.tbz(LINK, 0, early);
+    super::moves::widen(cx, f, early);
+    cx.faddr(TO, 0);
+    cx.m.fmov_from_x(kept, RAW);
+    let (m, e) = if op == Arith::SubR {
+        cx.m.mov(Sz::X, A, M);
+        cx.m.mov(Sz::W, AE, E);
+        (M, E)
+    } else {
+        (A, AE)
+    };
+    cx.m.ldr(8, m, Addr::Off(TO, REGS));
+    cx.m.ldr(2, e, Addr::Off(TO, SIGN_EXP));
+    run(cx, op, fast, slow);
+    cx.m.bind(done);
 }
 
 /// The register a compare's second operand is; ST(1) for the forms that name none.
@@ -73,8 +162,25 @@ fn compare(cx: &mut Cx<'_>, i: &Instruction, quiet: bool, pops: u64) -> Lowered 
 }
 
 fn compare_flags(cx: &mut Cx<'_>, i: &Instruction, quiet: bool, pop: bool) -> Lowered {
+    let done = cx.m.label();
     cx.fwait();
-    cx.fcall(Helper::X87CompareFlags, other(i) | u64::from(quiet) << 4 | u64::from(pop) << 8);
+    let s = other(i) as u32;
+    let slow = cx.fcall_cold(Helper::X87CompareFlags, u64::from(s) | u64::from(quiet) << 4 | u64::from(pop) << 8, done);
+    cx.fstack();
+    cx.frotate(s == 0);
+    cx.m.tbz(LINK, 0, slow);
+    if s != 0 {
+        cx.m.tbz(LINK, s, slow);
+    }
+    cx.faddr(X(0), 0);
+    cx.faddr(X(1), s);
+    operands(cx, X(0), X(1));
+    call(cx, Fast::Compare, slow);
+    if pop {
+        cx.fstack();
+        cx.fpop();
+    }
+    cx.m.bind(done);
     if !cx.live().is_empty() {
         cx.m.msr_nzcv(X(0));
         cx.set_form(FlagForm::Direct);

@@ -88,13 +88,13 @@ fn image(cx: &mut Cx<'_>, i: &Instruction, code: u64, waits: bool) -> Lowered {
     let at = cx.lea(i, true);
     cx.m.mov(Sz::X, X(1), at);
     cx.m.mov_imm(X(0), code | if variant { 8 } else { 0 });
-    let fence = cx.ordering == Ordering::Tso;
+    let fence = cx.ordering != Ordering::Plain;
     if fence {
-        cx.m.dmb(Dmb::Ish);
+        cx.m.dmb(Dmb::Ishst);
     }
     cx.call_helper(Helper::X87MemoryImage);
     if fence {
-        cx.m.dmb(Dmb::Ish);
+        cx.m.dmb(Dmb::Ishld);
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! x87 (SDM vol. 1, chapter 8; vol. 2): exact to 80 bits and every flag.
 //!
-//! The unit lives in `CpuState::x87`, registers by physical number. Loads, stores and moves that need no rounding are emitted inline; what needs
-//! arithmetic, and every case with a stack fault, a NaN or a denormal, calls a pure helper (`xrun_runtime::helpers::x87`). Helpers look at nothing of the guest but
+//! The unit lives in `CpuState::x87`, registers by physical number. Loads, stores and moves that need no rounding are emitted inline; addition and
+//! multiplication of normal numbers are routines of the region ([`fast`]); other arithmetic, and every case with a stack fault, a NaN or a
+//! denormal, calls a pure helper (`xrun_runtime::helpers::x87`). Helpers look at nothing of the guest but
 //! the unit, so memory operands are loaded before the call and results stored after it, by the same ordered accesses as everywhere.
 //!
 //! Inline code uses the fixed scratch registers below and x30, so that computing addresses has x0 to x4.
@@ -19,6 +20,7 @@ use xrun_runtime::state::{CpuState, X87, X87Reg};
 
 pub mod arith;
 pub mod control;
+mod fast;
 pub mod moves;
 
 /// The status word.

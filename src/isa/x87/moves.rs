@@ -98,7 +98,7 @@ fn fld(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// A normal single or double in [`RAW`] to [`M`], [`E`]; anything else goes to `slow`.
-fn widen(cx: &mut Cx<'_>, f: Format, slow: Label) {
+pub(super) fn widen(cx: &mut Cx<'_>, f: Format, slow: Label) {
     let (precision, exp_bits) = if f == Format::F32 { (24, 8) } else { (53, 11) };
     let bias = (1 << (exp_bits - 1)) - 1;
     cx.m.ubfx(Sz::X, E, RAW, precision - 1, exp_bits);
