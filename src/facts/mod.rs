@@ -3,6 +3,7 @@
 //! Architecture invariant: lowering reads facts, never decides them.
 
 pub mod fuse;
+pub mod upper;
 
 pub use fuse::{Fuse, Known};
 
@@ -27,6 +28,8 @@ pub struct Facts {
     pub fuse: Vec<Fuse>,
     /// What is known of registers before each.
     pub known: Vec<Known>,
+    /// YMM registers whose upper halves a loop works with, the most used first.
+    pub uppers: Vec<u8>,
     /// Bytes outside the region that the facts were read from.
     pub depends: Vec<Range<u64>>,
 }
@@ -42,6 +45,7 @@ impl Facts {
             live_return: vec![Flags::empty(); n],
             fuse: Vec::new(),
             known: Vec::new(),
+            uppers: upper::named(region),
             depends: Vec::new(),
         };
         let mut fetcher = Fetcher::new(code);
