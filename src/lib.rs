@@ -79,6 +79,7 @@ impl Translator {
         let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
+        cx.open();
         let mut next = 0;
         while next < region.insts.len() {
             let at = next;

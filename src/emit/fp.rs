@@ -134,6 +134,50 @@ impl Masm {
         self.word(0x0e61_6800 | u32::from(n.0) << 5 | u32::from(d.0));
     }
 
+    /// The upper two of four singles to two doubles.
+    pub fn fcvtl2(&mut self, d: V, n: V) {
+        self.word(0x4e61_7800 | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// Four half-precision numbers, the lower or the upper ones, to four singles.
+    pub fn fcvtl_half(&mut self, high: bool, d: V, n: V) {
+        self.word(0x0e21_7800 | u32::from(high) << 30 | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// Four singles to four half-precision numbers, upper half zero.
+    pub fn fcvtn_half(&mut self, d: V, n: V) {
+        self.word(0x0e21_6800 | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
+    /// `d` + `n` * `m`, rounded once, all lanes.
+    pub fn fmla(&mut self, fp: Fp, d: V, n: V, m: V) {
+        self.word(0x4e20_cc00 | fp.bit22() | dnm(d, n, m));
+    }
+
+    /// `d` - `n` * `m`, rounded once, all lanes.
+    pub fn fmls(&mut self, fp: Fp, d: V, n: V, m: V) {
+        self.word(0x4ea0_cc00 | fp.bit22() | dnm(d, n, m));
+    }
+
+    /// `a` + `n` * `m` in lane 0, rounded once; the product negated if `minus_product`, `a` if `minus_a`. (FMADD, FMSUB, FNMSUB, FNMADD.)
+    pub fn fmadd(&mut self, minus_product: bool, minus_a: bool, fp: Fp, d: V, n: V, m: V, a: V) {
+        // FNMADD is -a - n * m, FNMSUB -a + n * m.
+        let o0 = minus_product != minus_a;
+        self.word(
+            0x1f00_0000
+                | fp.bit22()
+                | u32::from(minus_a) << 21
+                | u32::from(o0) << 15
+                | u32::from(a.0) << 10
+                | dnm(d, n, m),
+        );
+    }
+
+    /// Signs changed, all lanes.
+    pub fn fneg_v(&mut self, fp: Fp, d: V, n: V) {
+        self.word(0x6ea0_f800 | fp.bit22() | u32::from(n.0) << 5 | u32::from(d.0));
+    }
+
     /// Signed integers to floating point, all lanes.
     pub fn scvtf_v(&mut self, fp: Fp, d: V, n: V) {
         self.word(0x4e21_d800 | fp.bit22() | u32::from(n.0) << 5 | u32::from(d.0));

@@ -3,6 +3,7 @@
 //! Architecture invariant: lowering reads facts, never decides them.
 
 pub mod fuse;
+pub mod upper;
 
 pub use fuse::{Fuse, Known};
 
@@ -27,6 +28,8 @@ pub struct Facts {
     pub fuse: Vec<Fuse>,
     /// What is known of registers before each.
     pub known: Vec<Known>,
+    /// YMM registers whose upper halves a loop works with, the most used first.
+    pub uppers: Vec<u8>,
     /// Bytes outside the region that the facts were read from.
     pub depends: Vec<Range<u64>>,
 }
@@ -49,6 +52,7 @@ impl Facts {
             flags.resize(n, Flags::empty());
         }
         facts.depends.clear();
+        facts.uppers = upper::named(region);
         // Without a loop one pass, from the end, sees every successor before its user.
         let mut loops = false;
         // Successors outside the region do not change from pass to pass: look at them once.

@@ -4,6 +4,7 @@
 
 use super::row;
 use iced_x86::Mnemonic::{self, *};
+use xrun_runtime::helpers::xsave;
 
 /// Register index in the answer.
 const EAX: usize = 0;
@@ -39,15 +40,21 @@ const FEATURES: &[Feature] = &[
     feature(1, ECX, 0, &[Addsubpd, Haddps, Lddqu, Movddup]),              // SSE3
     feature(1, ECX, 1, &[Pclmulqdq]),
     feature(1, ECX, 9, &[Pshufb, Palignr, Pmaddubsw, Psignb]),            // SSSE3
+    feature(1, ECX, 12, &[Vfmadd132ps, Vfnmsub231sd, Vfmaddsub213pd, Xgetbv]), // FMA
     feature(1, ECX, 13, &[Cmpxchg16b]),
     feature(1, ECX, 19, &[Pblendvb, Roundsd, Ptest, Dpps, Mpsadbw]),      // SSE4.1
     feature(1, ECX, 20, &[Pcmpistri, Pcmpestrm, Pcmpgtq, Crc32]),         // SSE4.2
     feature(1, ECX, 22, &[Movbe]),
     feature(1, ECX, 23, &[Popcnt]),
     feature(1, ECX, 25, &[Aesenc, Aesdeclast, Aesimc, Aeskeygenassist]),
+    feature(1, ECX, 26, &[Xsave, Xrstor]),                                // XSAVE
+    feature(1, ECX, 27, &[Xsave, Xrstor, Xgetbv]),                        // OSXSAVE
+    feature(1, ECX, 28, &[Vaddps, Vperm2f128, Vmaskmovps, Vzeroupper, Xgetbv]), // AVX
+    feature(1, ECX, 29, &[Vcvtph2ps, Vcvtps2ph, Xgetbv]),                 // F16C
     feature(1, ECX, 30, &[Rdrand]),
     feature(7, EBX, 0, &[Rdfsbase, Wrgsbase]),                            // FSGSBASE
     feature(7, EBX, 3, &[Andn, Bextr, Blsi, Blsr, Blsmsk, Tzcnt]),        // BMI1
+    feature(7, EBX, 5, &[Vpaddw, Vpermd, Vpgatherdd, Vpsllvd, Xgetbv]),   // AVX2
     feature(7, EBX, 8, &[Bzhi, Mulx, Pdep, Pext, Rorx, Sarx]),            // BMI2
     feature(7, EBX, 9, &[Movsb, Stosb]),                                  // ERMS
     feature(7, EBX, 18, &[Rdseed]),
@@ -55,6 +62,8 @@ const FEATURES: &[Feature] = &[
     feature(7, EBX, 23, &[Clflushopt]),
     feature(7, EBX, 24, &[Clwb]),
     feature(7, EBX, 29, &[Sha1rnds4, Sha256rnds2]),                       // SHA
+    feature(7, ECX, 9, &[Vaesenc, Vaesdeclast, Xgetbv]),                  // VAES
+    feature(7, ECX, 10, &[Vpclmulqdq, Xgetbv]),
     feature(7, ECX, 22, &[Rdpid]),
     feature(EXTENDED, ECX, 0, &[Lahf, Sahf]),
     feature(EXTENDED, ECX, 5, &[Lzcnt]),
@@ -63,11 +72,11 @@ const FEATURES: &[Feature] = &[
     feature(EXTENDED, EDX, 27, &[Rdtscp]),
 ];
 
-/// Highest basic leaf. Leaf 0xB and above describe topology and extended state, which there is none of.
-const MAX_LEAF: u32 = 7;
+/// Highest basic leaf, of extended state. Leaf 0xB describes topology, which there is none of.
+const MAX_LEAF: u32 = 0xd;
 const MAX_EXTENDED: u32 = 0x8000_0008;
-/// Family 6, model 0x2c, stepping 2 (Westmere), the model x86-64-v2 was named after.
-const SIGNATURE: u32 = 0x0002_06c2;
+/// Family 6, model 0x3c, stepping 3 (Haswell), the model x86-64-v3 was named after.
+const SIGNATURE: u32 = 0x0003_06c3;
 const VENDOR: &[u8; 12] = b"GenuineIntel";
 const BRAND: &[u8; 48] = b"xrun x86-64 processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const LINE: u32 = 64;
@@ -90,6 +99,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         // The caches are described by leaf 4.
         2 => r = [0x00ff_0001, 0, 0, 0],
         4 => r = cache(subleaf),
+        0xd => r = extended_state(subleaf),
         0x8000_0000 => r = [MAX_EXTENDED, 0, 0, 0],
         // Long mode and no-execute, which running at all implies.
         EXTENDED => r[EDX] = 1 << 29 | 1 << 20,
@@ -111,6 +121,18 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         }
     }
     r
+}
+
+/// Leaf 0xD (SDM vol. 1, 13.2): subleaf 0 the components and the size of all, 1 the instructions there are and the size of the compacted form, 2 AVX state.
+fn extended_state(subleaf: u32) -> [u32; 4] {
+    const XSAVEOPT_XSAVEC_XGETBV1: u32 = 7;
+    let size = xsave::SIZE as u32;
+    match subleaf {
+        0 => [xsave::XCR0 as u32, size, size, (xsave::XCR0 >> 32) as u32],
+        1 => [XSAVEOPT_XSAVEC_XGETBV1, size, 0, 0],
+        2 => [xsave::AVX_SIZE as u32, xsave::AVX_OFFSET as u32, 0, 0],
+        _ => [0; 4],
+    }
 }
 
 /// Leaf 4: level 1 data and instruction, level 2, level 3.

@@ -174,7 +174,7 @@ fn pshufb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let d = cx.vreg(i, 0)?;
     let s = cx.vsrc(i, 1)?;
-    match u32::from(cx.imm8(i, 2)) {
+    match u32::from(cx.imm8(i)) {
         by @ 0..=7 => cx.m.ext8(d, s, d, by),
         by @ 8..=15 => {
             let zero = cx.vtmp();
@@ -188,7 +188,7 @@ fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 fn pinsrw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let d = cx.vreg(i, 0)?;
-    let lane = u32::from(cx.imm8(i, 2)) & 3;
+    let lane = u32::from(cx.imm8(i)) & 3;
     let (x, _) = cx.int_src(i, 1)?;
     cx.m.ins_x(1, d, lane, x);
     Ok(())
@@ -198,7 +198,7 @@ fn pextrw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let s = cx.vreg(i, 1)?;
     let d = cx.place(i, 0)?;
     let x = cx.target(d);
-    cx.m.umov(1, x, s, u32::from(cx.imm8(i, 2)) & 3);
+    cx.m.umov(1, x, s, u32::from(cx.imm8(i)) & 3);
     cx.set(d, x);
     Ok(())
 }
@@ -209,7 +209,7 @@ fn pshufw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let t = cx.vtmp();
     cx.m.mov_v(t, s);
     for lane in 0..4 {
-        cx.m.ins(1, d, lane, t, u32::from(cx.imm8(i, 2)) >> (2 * lane) & 3);
+        cx.m.ins(1, d, lane, t, u32::from(cx.imm8(i)) >> (2 * lane) & 3);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 pub mod alu;
 pub mod atomic;
+pub mod avx;
 pub mod bits;
 pub mod branch;
 pub mod cpuid;
@@ -24,6 +25,7 @@ pub mod stack;
 pub mod string;
 pub mod system;
 pub mod x87;
+pub mod xsave;
 
 pub use cx::{Cx, Ext, Place};
 
@@ -62,6 +64,13 @@ macro_rules! rows {
 pub const FAMILIES: &[&[Row]] = &[
     alu::ROWS,
     atomic::ROWS,
+    avx::arith::ROWS,
+    avx::crypto::ROWS,
+    avx::float::ROWS,
+    avx::fma::ROWS,
+    avx::masked::ROWS,
+    avx::moves::ROWS,
+    avx::shuffle::ROWS,
     bits::ROWS,
     branch::ROWS,
     mmx::ROWS,
@@ -82,6 +91,7 @@ pub const FAMILIES: &[&[Row]] = &[
     x87::arith::ROWS,
     x87::control::ROWS,
     x87::moves::ROWS,
+    xsave::ROWS,
 ];
 
 const MNEMONICS: usize = 2048;
@@ -112,5 +122,11 @@ pub fn row(m: Mnemonic) -> Option<&'static Row> {
 /// The function that lowers `i`, if it has a row.
 pub fn lowering(i: &Instruction) -> Option<Lower> {
     let row = row(i.mnemonic())?;
-    Some(if mmx::touches(i) { mmx::lower } else { row.lower })
+    Some(if mmx::touches(i) {
+        mmx::lower
+    } else if avx::clears(i) {
+        avx::lower
+    } else {
+        row.lower
+    })
 }

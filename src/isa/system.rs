@@ -33,8 +33,6 @@ rows! { "system";
     Rdgsbase => |cx, i| read_base(cx, i, offset_of!(CpuState, gs_base)),
     Wrfsbase => |cx, i| write_base(cx, i, offset_of!(CpuState, fs_base)),
     Wrgsbase => |cx, i| write_base(cx, i, offset_of!(CpuState, gs_base)),
-    // Without OSXSAVE in CPUID it does not exist.
-    Xgetbv => |_, _| Err(Decline::Undefined),
     Mfence => |cx, _| fence(cx, Dmb::Ish),
     Lfence => |cx, _| fence(cx, Dmb::Ishld),
     Sfence => |cx, _| fence(cx, Dmb::Ishst),

@@ -59,6 +59,8 @@ pub fn excluded(code: Code) -> Option<&'static str> {
                 | CpuidFeature::AVX2
                 | CpuidFeature::FMA
                 | CpuidFeature::F16C
+                | CpuidFeature::VAES
+                | CpuidFeature::VPCLMULQDQ
         ) {
             return Some("an extension beyond x86-64-v3");
         }
@@ -146,6 +148,7 @@ pub fn build(code: Code, rng: &mut Rng, pointers: &mut Pointers<'_>, target: u64
     i.set_code(code);
     let mut immediates = 0;
     let mut memory = None;
+    let mut vsib = None;
     for op in 0..oc.op_count() {
         let kind = oc.op_kind(op);
         let reg_or_mem = |rng: &mut Rng| rng.bool();
@@ -161,6 +164,7 @@ pub fn build(code: Code, rng: &mut Rng, pointers: &mut Pointers<'_>, target: u64
             K::r16_or_mem | K::r32_or_mem | K::r64_or_mem if reg_or_mem(rng) => memory = Some(op),
             K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem if reg_or_mem(rng) => memory = Some(op),
             K::mem => memory = Some(op),
+            K::mem_vsib32x | K::mem_vsib32y | K::mem_vsib64x | K::mem_vsib64y => vsib = Some((op, kind)),
             K::r8_or_mem | K::r8_reg | K::r8_opcode => {
                 let r = r8(rng);
                 fixed(&mut i, r);
@@ -261,6 +265,10 @@ pub fn build(code: Code, rng: &mut Rng, pointers: &mut Pointers<'_>, target: u64
         let at = set_memory(&mut i, rng, pointers, size)?;
         pointed_operand(&i, at, rng, pointers);
     }
+    if let Some((op, kind)) = vsib {
+        i.set_op_kind(op, OpKind::Memory);
+        set_vector_index(&mut i, kind, rng, pointers)?;
+    }
     string_operands(&mut i, rng, pointers);
     fixed_operands(&i, rng, pointers);
     if oc.can_use_lock_prefix() && memory == Some(0) && rng.bool() {
@@ -272,6 +280,42 @@ pub fn build(code: Code, rng: &mut Rng, pointers: &mut Pointers<'_>, target: u64
 fn set_register(i: &mut Instruction, op: u32, r: Register) {
     i.set_op_kind(op, OpKind::Register);
     i.set_op_register(op, r);
+}
+
+/// Gives a gather its addresses: a base and a register of indices, most of whose lanes lead into the window, and now and then one to where nothing is
+/// mapped.
+fn set_vector_index(i: &mut Instruction, kind: K, rng: &mut Rng, pointers: &mut Pointers<'_>) -> Option<()> {
+    let Pointers::Free(s) = pointers else { return None };
+    let (wide, bytes) = match kind {
+        K::mem_vsib32x => (false, 4),
+        K::mem_vsib32y => (true, 4),
+        K::mem_vsib64x => (false, 8),
+        _ => (true, 8),
+    };
+    let n = rng.usize(..16);
+    let taken = [i.op0_register().number(), i.op2_register().number()].contains(&n);
+    // The same register twice is #UD: once in a while.
+    if taken && rng.u8(..8) != 0 {
+        return None;
+    }
+    let scale = rng.u32(..4);
+    let (base, disp) = (rng.usize(..16), i64::from(rng.i8(..)));
+    s.gpr[base] = (WINDOW + 0x200).wrapping_sub(disp as u64);
+    i.set_memory_base(gpr(base, 64));
+    i.set_memory_displacement64(disp as u64);
+    i.set_memory_displ_size(1);
+    i.set_memory_index(if wide { Register::YMM0 } else { Register::XMM0 } + n as u32);
+    i.set_memory_index_scale(1 << scale);
+    for lane in 0..32 / bytes {
+        let mut to = i64::from(rng.i32(-0x1e0..0x1d0)) >> scale;
+        if rng.u8(..64) == 0 {
+            to = 0x10_0000;
+        }
+        let half = if lane * bytes < 16 { &mut s.xmm[n] } else { &mut s.ymm_hi[n] };
+        let (at, mask) = (lane * bytes % 16 * 8, u128::from(u64::MAX >> (64 - 8 * bytes)));
+        *half = *half & !(mask << at) | (to as u128 & mask) << at;
+    }
+    Some(())
 }
 
 fn operand_size(code: Code) -> u64 {

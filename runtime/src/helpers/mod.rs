@@ -13,6 +13,7 @@ mod reciprocal;
 pub mod sse;
 mod time;
 pub mod x87;
+pub mod xsave;
 
 macro_rules! helpers {
     ($($(#[$doc:meta])* $name:ident => $path:path,)*) => {
@@ -77,6 +78,8 @@ helpers! {
     X87Control => x87::control,
     /// x87 and FXSAVE images in guest memory; not pure.
     X87MemoryImage => x87::memory_image,
+    /// XSAVE and its like, XGETBV; not pure. See [`xsave::xsave`].
+    Xsave => xsave::xsave,
 }
 
 /// Makes the instruction that called the helper raise `trap`: the helper thunk leaves translated code when the helper returns.

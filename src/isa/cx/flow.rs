@@ -1,6 +1,7 @@
 //! Leaving an instruction otherwise than by the next word: edges between regions, calls and returns with the shadow stack, indirect lookups, traps, helpers, and the
 //! cold code emitted after the main line.
 
+use super::upper::Uppers;
 use super::{CANONICAL, Cx, FlagState, LINK, Pa, SHADOW, STATE};
 use crate::emit::{Addr, Label, Sz, X};
 use crate::guest::Flags;
@@ -42,7 +43,8 @@ pub(super) enum Cold<'a> {
         label: Label,
         at: usize,
         flags: FlagState,
-        taken: (u8, u8),
+        uppers: Uppers,
+        taken: (u8, u8, bool),
         f: ColdFn<'a>,
     },
     /// Emitted.
@@ -63,8 +65,9 @@ impl<'a> Cx<'a> {
     /// registers this instruction has not taken; it must end in a branch (back to a label, or a trap).
     pub fn cold(&mut self, f: impl FnOnce(&mut Cx<'a>) + 'a) -> Label {
         let label = self.m.label();
-        let taken = (self.tmp, self.vtmp);
-        self.cold.push(Cold::Custom { label, at: self.at, flags: self.flags, taken, f: Box::new(f) });
+        let taken = (self.tmp, self.vtmp, self.homes_off);
+        let (at, flags, uppers) = (self.at, self.flags, self.uppers);
+        self.cold.push(Cold::Custom { label, at, flags, uppers, taken, f: Box::new(f) });
         label
     }
 
@@ -101,12 +104,15 @@ impl<'a> Cx<'a> {
         debug_assert_eq!(self.flags, CANONICAL);
         self.m.movz(Sz::W, X(9), h as u16, 0);
         self.thunk(Thunk::Helper, true);
+        self.homes_lost();
+        self.forget_uppers();
     }
 
     /// Calls a helper that looks at its arguments only.
     pub fn call_pure(&mut self, h: Helper) {
         self.m.movz(Sz::W, X(9), h as u16, 0);
         self.thunk(Thunk::HelperPure, true);
+        self.homes_lost();
     }
 
     /// SYSCALL, which goes on at `next`. RAX, RCX and R11 change.
@@ -120,6 +126,9 @@ impl<'a> Cx<'a> {
 
     /// A label to branch to for guest address `target`, with flags in the current form and `live` needed there. `site` is where the branch will be.
     pub fn edge(&mut self, target: u64, live: Flags) -> Label {
+        if self.region.index_of(target).is_some() {
+            self.join_uppers(true);
+        }
         let fix_pa = self.flags.pa != Pa::Stored && live.intersects(Flags::P | Flags::A);
         let fix_nzcv = match self.flags.form {
             FlagForm::Direct => false,
@@ -161,6 +170,9 @@ impl<'a> Cx<'a> {
     /// Goes to guest address `target` for good.
     pub fn jump(&mut self, target: u64, live: Flags) {
         self.canonical(live);
+        if self.region.index_of(target).is_some() {
+            self.join_uppers(true);
+        }
         let l = self.direct(target);
         self.m.b(l);
     }
@@ -208,6 +220,7 @@ impl<'a> Cx<'a> {
         self.m.bind(landing);
         self.result.landings.push(Entry { guest: ret_pc, word: self.m.here() });
         self.flags = CANONICAL;
+        self.forget_uppers();
         if self.region.falls_to(self.at).is_none() {
             self.at_end(ret_pc, Flags::all());
         }
@@ -260,6 +273,7 @@ impl<'a> Cx<'a> {
 
     /// Emits everything that was put off.
     pub(crate) fn finish_cold(&mut self) {
+        self.out_of_line = true;
         let mut n = 0;
         while n < self.cold.len() {
             let c = std::mem::replace(&mut self.cold[n], Cold::Done);
@@ -330,11 +344,12 @@ impl<'a> Cx<'a> {
                 }
                 self.thunk(thunk, false);
             }
-            Cold::Custom { label, at, flags, taken, f } => {
+            Cold::Custom { label, at, flags, uppers, taken, f } => {
                 self.m.bind(label);
-                (self.tmp, self.vtmp) = taken;
+                (self.tmp, self.vtmp, self.homes_off) = taken;
                 self.at = at;
                 self.flags = flags;
+                self.uppers = uppers;
                 self.mark();
                 f(self);
             }

@@ -248,7 +248,7 @@ impl Cx<'_> {
         self.m.stlr(bytes, s, n);
     }
 
-    /// A guest vector load of `bytes` (4, 8, 16), rest of the register zero: a plain load and, when ordered, DMB ISHLD after it.
+    /// A guest vector load of `bytes` (1, 2, 4, 8, 16), rest of the register zero: a plain load and, when ordered, DMB ISHLD after it.
     pub fn load_v(&mut self, bytes: u32, d: V, at: Addr) {
         self.access();
         self.m.ldr_v(bytes, d, at);
@@ -264,5 +264,34 @@ impl Cx<'_> {
             self.m.dmb(Dmb::Ishst);
         }
         self.m.str_v(bytes, s, at);
+    }
+
+    /// The address in a form that 16 bytes at it and 16 bytes after them can be accessed with: a register and a multiple of 16 that LDP takes, or else
+    /// the register alone.
+    fn pair_addr(&mut self, at: Addr) -> (X, i32) {
+        match at {
+            Addr::Off(n, off) if off % 16 == 0 && (-1024..1008).contains(&off) => (n, off),
+            _ => (self.addr_reg(at), 0),
+        }
+    }
+
+    /// A guest load of 32 bytes.
+    pub fn load_v_pair(&mut self, lo: V, hi: V, at: Addr) {
+        let (n, off) = self.pair_addr(at);
+        self.access();
+        self.m.ldp_q(lo, hi, n, off);
+        if self.ordering != Ordering::Plain {
+            self.m.dmb(Dmb::Ishld);
+        }
+    }
+
+    /// A guest store of 32 bytes.
+    pub fn store_v_pair(&mut self, lo: V, hi: V, at: Addr) {
+        let (n, off) = self.pair_addr(at);
+        self.access();
+        if self.ordering != Ordering::Plain {
+            self.m.dmb(Dmb::Ishst);
+        }
+        self.m.stp_q(lo, hi, n, off);
     }
 }

@@ -4,6 +4,7 @@
 mod flags;
 mod flow;
 mod mem;
+mod upper;
 
 pub use flags::Nzcv;
 
@@ -135,9 +136,16 @@ pub struct Cx<'a> {
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
-    pub(super) nan_routines: [Option<Label>; 4],
+    pub(super) nan_routines: [Option<Label>; 8],
     /// Entries of the routines for x87 arithmetic, once needed (see `x87::fast`).
     pub(super) x87_routines: [Option<Label>; 3],
+    /// What is known of the upper halves of YMM registers at this point.
+    uppers: upper::Uppers,
+    homes: upper::Homes,
+    /// The current instruction needs the scratch vector registers that are homes.
+    homes_off: bool,
+    /// Code that was put off is being emitted.
+    out_of_line: bool,
 }
 
 /// Size class of an operand of `bytes`: X for 8, else W.
@@ -229,8 +237,12 @@ impl<'a> Cx<'a> {
             skip: 0,
             replay: None,
             aligned: Vec::new(),
-            nan_routines: [None; 4],
+            nan_routines: [None; 8],
             x87_routines: [None; 3],
+            uppers: upper::Uppers::default(),
+            homes: upper::Homes::new(&facts.uppers),
+            homes_off: false,
+            out_of_line: false,
         }
     }
 
@@ -250,9 +262,17 @@ impl<'a> Cx<'a> {
     }
 
     /// Emits by `f`. When that fails nothing of it is left but the flags' change to canonical form at a join.
-    pub(crate) fn lower(&mut self, f: impl FnOnce(&mut Self) -> super::Lowered) -> super::Lowered {
+    pub(crate) fn lower(&mut self, f: impl Fn(&mut Self) -> super::Lowered) -> super::Lowered {
+        let done = self.try_lower(&f);
+        if self.short_of_scratch && self.leave_homes() {
+            return self.try_lower(&f);
+        }
+        done
+    }
+
+    fn try_lower(&mut self, f: &impl Fn(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
-        let (at, tmp, routines) = (self.at, self.tmp, (self.nan_routines, self.x87_routines));
+        let (at, tmp, routines, uppers) = (self.at, self.tmp, (self.nan_routines, self.x87_routines), self.uppers);
         self.short_of_scratch = false;
         let mut done = f(self);
         if self.short_of_scratch {
@@ -263,7 +283,9 @@ impl<'a> Cx<'a> {
             self.cold.truncate(cold);
             self.result.marks.truncate(marks);
             self.flags = flags;
-            (self.at, self.tmp, (self.nan_routines, self.x87_routines)) = (at, tmp, routines);
+            (self.at, self.tmp, (self.nan_routines, self.x87_routines), self.uppers) = (at, tmp, routines, uppers);
+            self.vtmp = 0;
+            self.mm = [None; 8];
         }
         done
     }
@@ -310,13 +332,16 @@ impl<'a> Cx<'a> {
     /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
     pub(crate) fn begin(&mut self, at: usize) {
         self.at = at;
+        self.tmp = 0;
+        self.vtmp = 0;
+        self.homes_off = false;
         if self.region.insts[at].join {
             self.canonical(self.facts.live_in[at]);
+            let reached = at == 0 || !self.region.insts[at - 1].ends_run;
+            self.join_uppers(reached);
             let l = self.label_of(at);
             self.m.bind(l);
         }
-        self.tmp = 0;
-        self.vtmp = 0;
         self.mm = [None; 8];
         self.renamed = None;
         if !self.aligned.is_empty() {
@@ -413,9 +438,42 @@ impl<'a> Cx<'a> {
 
     /// A fresh scratch vector register, valid to the end of this guest instruction. There are sixteen.
     pub fn vtmp(&mut self) -> V {
-        let v = V(abi::VSCRATCH[usize::from(self.vtmp)]);
+        let Some(v) = self.scratch_vector(self.vtmp) else {
+            self.short_of_scratch = true;
+            return V(abi::VSCRATCH[0]);
+        };
         self.vtmp += 1;
         v
+    }
+
+    /// To be called before scratch registers are used in which NaNs are set right: the instruction must have taken none of them.
+    pub fn keep_free_of_fixing(&mut self) {
+        self.short_of_scratch |= self.vtmp > self.free_of_fixing();
+    }
+
+    /// Before the first instruction: what the region's loop counts on.
+    pub(crate) fn open(&mut self) {
+        if !self.facts.uppers.is_empty() {
+            self.mark();
+            self.join_uppers(true);
+        }
+    }
+
+    /// Two fresh scratch vector registers, adjacent, as TBL wants them.
+    pub fn vtmp_pair(&mut self) -> (V, V) {
+        loop {
+            let a = self.vtmp();
+            if self.short_of_scratch || self.scratch_vector(self.vtmp) == Some(V(a.0 + 1)) {
+                return (a, self.vtmp());
+            }
+        }
+    }
+
+    /// Emits by `f`, whose scratch vector registers are free again afterwards.
+    pub fn with_vtmps(&mut self, f: impl FnOnce(&mut Self)) {
+        let kept = self.vtmp;
+        f(self);
+        self.vtmp = kept;
     }
 
     // ---- operands ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 //! Packed integer arithmetic, logic, compares and shifts on XMM registers (SDM vol. 2; SSE2, SSSE3, SSE4.1, SSE4.2), PTEST, and the
 //! bitwise operations that name floating-point types (ANDPS and the like).
 
-use super::{binary, unary};
+use super::{Width, binary, halves, idiom, unary, unary_halves};
 use crate::emit::simd::Ar;
 use crate::emit::{Masm, Sz, V, ZR};
 use crate::guest::Flags;
@@ -80,9 +80,9 @@ rows! { "sse integer";
     Por => |cx, i| bitwise(cx, i, Masm::orr_v),
     Orps => |cx, i| bitwise(cx, i, Masm::orr_v),
     Orpd => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Pandn => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
-    Andnps => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
-    Andnpd => |cx, i| binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a)),
+    Pandn => |cx, i| and_not(cx, i),
+    Andnps => |cx, i| and_not(cx, i),
+    Andnpd => |cx, i| and_not(cx, i),
     Pxor => |cx, i| xor(cx, i),
     Xorps => |cx, i| xor(cx, i),
     Xorpd => |cx, i| xor(cx, i),
@@ -102,34 +102,47 @@ rows! { "sse integer";
 type Op3 = fn(&mut Masm, Ar, V, V, V);
 
 /// One AArch64 instruction.
-fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+pub fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
 }
 
 /// As [`op3`], and zero when both operands are one register.
-fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
-    binary(cx, i, |cx, d, a, b| if a == b { cx.m.zero_v(d) } else { op(&mut cx.m, ar, d, a, b) })
+pub fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+    if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
+        return Ok(());
+    }
+    op3(cx, i, op, ar)
 }
 
 /// PCMPEQ; of one register with itself it is how x86 says all ones.
-fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
-    binary(cx, i, |cx, d, a, b| if a == b { cx.m.movi_bytes(d, 0xff) } else { cx.m.cmeq(ar, d, a, b) })
+pub fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+    if idiom(cx, i, |cx, d| cx.m.movi_bytes(d, 0xff))? {
+        return Ok(());
+    }
+    op3(cx, i, Masm::cmeq, ar)
 }
 
-fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
+pub fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
-        if a != b {
+        if a != b || d != a {
             op(&mut cx.m, d, a, b);
         }
     })
 }
 
-fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    binary(cx, i, |cx, d, a, b| if a == b { cx.m.zero_v(d) } else { cx.m.eor_v(d, a, b) })
+pub fn and_not(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a))
+}
+
+pub fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
+        return Ok(());
+    }
+    binary(cx, i, |cx, d, a, b| cx.m.eor_v(d, a, b))
 }
 
 /// Even lanes against odd lanes of both operands.
-fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+pub fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (even, odd) = (cx.vtmp(), cx.vtmp());
         cx.m.uzp1(ar, even, a, b);
@@ -139,7 +152,7 @@ fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
 }
 
 /// PSIGN: times -1, 0 or 1. The factor is (b > 0 ? 0 : -(b < 0)) made of the two compare masks' difference.
-fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+pub fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (neg, pos) = (cx.vtmp(), cx.vtmp());
         cx.m.cmlt_zero(ar, neg, b);
@@ -150,7 +163,7 @@ fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
 }
 
 /// High halves of the 16-bit products.
-fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+pub fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (lo, hi) = (cx.vtmp(), cx.vtmp());
         mull(&mut cx.m, Ar::H4, lo, a, b);
@@ -160,7 +173,7 @@ fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
 }
 
 /// ((a * b >> 14) + 1) >> 1, which is a rounding shift by 15. SQRDMULH would saturate -32768 * -32768, this must not.
-fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+pub fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.smull_v(Ar::H4, lo, a, b);
     cx.m.smull_v(Ar::H8, hi, a, b);
@@ -169,7 +182,7 @@ fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// Products of lanes 0 and 2.
-fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+pub fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (x, y) = (cx.vtmp(), cx.vtmp());
         cx.m.xtn(Ar::S2, x, a);
@@ -181,7 +194,7 @@ fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     })
 }
 
-fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+pub fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.smull_v(Ar::H4, lo, a, b);
     cx.m.smull_v(Ar::H8, hi, a, b);
@@ -189,7 +202,7 @@ fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// Unsigned bytes of `a` times signed bytes of `b`; each product fits 16 bits, the sum of two saturates.
-fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+pub fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (al, ah, bl, bh) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
     cx.m.ushll(Ar::B8, al, a, 0);
     cx.m.sshll(Ar::B8, bl, b, 0);
@@ -202,7 +215,7 @@ fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.sqadd(Ar::H8, d, bl, bh);
 }
 
-fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+pub fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let t = cx.vtmp();
     cx.m.uabd(Ar::B16, t, a, b);
     cx.m.uaddlp(Ar::B16, t, t);
@@ -210,10 +223,12 @@ fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.uaddlp(Ar::S4, d, t);
 }
 
-/// MPSADBW: eight sums of four absolute differences; imm8[1:0] picks the four bytes of `b`, imm8[2] where in `a` the windows start.
-fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let imm = u32::from(cx.imm8(i, 2));
-    binary(cx, i, |cx, d, a, b| {
+/// MPSADBW: eight sums of four absolute differences; imm8[1:0] picks the four bytes of `b`, imm8[2] where in `a` the windows start; imm8[5:3] do
+/// for the upper half.
+pub fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let both = u32::from(cx.imm8(i));
+    halves(cx, i, |cx, half, d, a, b| {
+        let imm = both >> (3 * half);
         let (sum, x, y) = (cx.vtmp(), cx.vtmp(), cx.vtmp());
         for j in 0..4 {
             let from = (imm >> 2 & 1) * 4 + j;
@@ -233,7 +248,7 @@ fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PHMINPOSUW: value above index in 32 bits, so that one unsigned minimum finds the smallest value and its first place.
-fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
+pub fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.ldr_q_literal(hi, 0x0007_0006_0005_0004_0003_0002_0001_0000);
     cx.m.zip1(Ar::H8, lo, hi, n);
@@ -244,17 +259,46 @@ fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
 }
 
 /// PTEST: ZF = (d & s) == 0, CF = (s & ~d) == 0, the others 0.
-fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let a = cx.vreg(i, 0)?;
-    let b = cx.vsrc(i, 1)?;
+pub fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    test(cx, i, |_, _, v| v)
+}
+
+/// PTEST of what `of(cx, t, v)`, which may use `t`, makes of each vector tested.
+pub fn test(cx: &mut Cx<'_>, i: &Instruction, of: impl Fn(&mut Cx<'_>, V, V) -> V) -> Lowered {
+    let same = i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
+    let pairs: Vec<(V, V)> = if Width::of(i) == Width::Vex256 {
+        let a = cx.vsrc_halves(i, 0)?;
+        let b = if same { a } else { cx.vsrc_halves(i, 1)? };
+        a.into_iter().zip(b).collect()
+    } else {
+        vec![(cx.vreg(i, 0)?, cx.vsrc(i, 1)?)]
+    };
     let live = cx.live();
     let (t, u) = (cx.vtmp(), cx.vtmp());
     let (x, y) = (cx.tmp(), cx.tmp());
-    if !live.contains(Flags::C) {
-        let both = if a == b { a } else { t };
-        if a != b {
-            cx.m.and_v(t, a, b);
+    // What is left of all the pairs' ANDs (or, `not`, of the second ones without the first), ORed together; in `to` or where it was.
+    let gather = |cx: &mut Cx<'_>, to: V, not: bool| {
+        let mut all = to;
+        for (k, &(a, b)) in pairs.iter().enumerate() {
+            let r = if k == 0 { to } else { cx.vtmp() };
+            let both = if a == b && !not { a } else { r };
+            if not {
+                cx.m.bic_v(r, b, a);
+            } else if a != b {
+                cx.m.and_v(r, a, b);
+            }
+            let kept = of(cx, r, both);
+            if k == 0 {
+                all = kept;
+            } else {
+                cx.m.orr_v(to, all, kept);
+                all = to;
+            }
         }
+        all
+    };
+    if !live.contains(Flags::C) {
+        let both = gather(cx, t, false);
         cx.m.umaxp(Ar::S4, t, both, both);
         cx.m.fmov_to_x(x, t);
         if live.contains(Flags::S) {
@@ -266,9 +310,8 @@ fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         cx.set_pa_zero();
         return Ok(());
     }
-    cx.m.and_v(t, a, b);
-    cx.m.bic_v(u, b, a);
-    cx.m.umaxp(Ar::S4, t, t, u);
+    let (both, not) = (gather(cx, t, false), gather(cx, u, true));
+    cx.m.umaxp(Ar::S4, t, both, not);
     cx.m.umov(3, y, t, 1);
     if !live.contains(Flags::Z) {
         // 0 - y has no borrow only when y is 0; C is then CF itself.
@@ -313,67 +356,69 @@ impl Cx<'_> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shift {
+pub enum Shift {
     Left,
     Right,
     Arithmetic,
 }
 
+/// The operand a shift changes: its first one in legacy encodings, else the one after.
+fn shifted(i: &Instruction) -> u32 {
+    u32::from(Width::of(i) != Width::Legacy)
+}
+
 /// Shifts of lanes; a count past the lane gives zero, or the sign for arithmetic shifts. A count from a register or memory is its low 64 bits.
-fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
-    let d = cx.vreg(i, 0)?;
+pub fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
     let bits = ar.lane_bits();
-    if i.op1_kind() == OpKind::Immediate8 {
-        let by = u32::from(cx.imm8(i, 1));
-        match kind {
-            _ if by == 0 => {}
-            Shift::Arithmetic => cx.m.sshr(ar, d, d, by.min(bits)),
+    let from = shifted(i);
+    if i.op_kind(from + 1) == OpKind::Immediate8 {
+        let by = u32::from(cx.imm8(i));
+        return unary_halves(cx, i, from, |cx, _, d, n| match kind {
+            _ if by == 0 && d == n => {}
+            _ if by == 0 => cx.m.mov_v(d, n),
+            Shift::Arithmetic => cx.m.sshr(ar, d, n, by.min(bits)),
             _ if by >= bits => cx.m.zero_v(d),
-            Shift::Left => cx.m.shl_v(ar, d, d, by),
-            Shift::Right => cx.m.ushr(ar, d, d, by),
-        }
-        return Ok(());
+            Shift::Left => cx.m.shl_v(ar, d, n, by),
+            Shift::Right => cx.m.ushr(ar, d, n, by),
+        });
     }
     // USHL and SSHL take a signed byte per lane: saturate the count to 127, where every lane is past its width.
-    let n = cx.vsrc(i, 1)?;
+    let n = match i.op_kind(from + 1) {
+        OpKind::Memory => cx.vsrc(i, from + 1)?,
+        _ => cx.vreg(i, from + 1)?,
+    };
     let (c, lim) = (cx.vtmp(), cx.vtmp());
     cx.m.uqxtn(Ar::S2, c, n);
     cx.m.movi_s(lim, 127, 0);
     cx.m.umin(Ar::S4, c, c, lim);
     // Only the low byte of each lane counts, so 32-bit copies serve 64-bit lanes.
     cx.m.dup(if ar == Ar::H8 { Ar::H8 } else { Ar::S4 }, c, c, 0);
-    match kind {
-        Shift::Left => cx.m.ushl(ar, d, d, c),
-        Shift::Right => {
-            cx.m.neg_v(ar, c, c);
-            cx.m.ushl(ar, d, d, c);
-        }
-        Shift::Arithmetic => {
-            cx.m.neg_v(ar, c, c);
-            cx.m.sshl(ar, d, d, c);
-        }
+    if kind != Shift::Left {
+        cx.m.neg_v(ar, c, c);
     }
-    Ok(())
+    unary_halves(cx, i, from, |cx, _, d, n| match kind {
+        Shift::Arithmetic => cx.m.sshl(ar, d, n, c),
+        _ => cx.m.ushl(ar, d, n, c),
+    })
 }
 
-/// PSLLDQ, PSRLDQ: the whole register by bytes.
-fn shift_bytes(cx: &mut Cx<'_>, i: &Instruction, kind: Shift) -> Lowered {
-    let d = cx.vreg(i, 0)?;
-    let by = u32::from(cx.imm8(i, 1));
-    match (kind, by) {
-        (_, 0) => {}
+/// PSLLDQ, PSRLDQ: each 128 bits by bytes.
+pub fn shift_bytes(cx: &mut Cx<'_>, i: &Instruction, kind: Shift) -> Lowered {
+    let by = u32::from(cx.imm8(i));
+    unary_halves(cx, i, shifted(i), |cx, _, d, n| match (kind, by) {
+        (_, 0) if d == n => {}
+        (_, 0) => cx.m.mov_v(d, n),
         (_, 16..) => cx.m.zero_v(d),
         (Shift::Left, _) => {
             let z = cx.vtmp();
             cx.m.zero_v(z);
-            cx.m.ext(d, z, d, 16 - by);
+            cx.m.ext(d, z, n, 16 - by);
         }
-        (_, 8) => cx.m.mov_from_lane(3, d, d, 1),
+        (_, 8) => cx.m.mov_from_lane(3, d, n, 1),
         _ => {
             let z = cx.vtmp();
             cx.m.zero_v(z);
-            cx.m.ext(d, d, z, by);
+            cx.m.ext(d, n, z, by);
         }
-    }
-    Ok(())
+    })
 }

@@ -3,6 +3,7 @@
 //! MXCSR's rounding and flush bits live in FPCR, its sticky flags in FPSR; the runtime converts (`xrun_runtime::enter::fp`). Unmasking an exception is accepted and
 //! shows in MXCSR, but nothing traps: AArch64 CPUs need not trap floating-point exceptions, and few do.
 
+use super::{Width, unary};
 use crate::emit::{Addr, Sz, V, X};
 use crate::isa::cx::{Cx, STATE, pinned};
 use crate::isa::{Decline, Lowered};
@@ -29,7 +30,7 @@ rows! { "sse control";
     Pcmpestrm64 => |cx, i| strings(cx, i, true, true),
 }
 
-fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let at = cx.addr(i, 4);
     cx.load(4, X(0), at);
     cx.canonical(cx.live_out());
@@ -37,7 +38,7 @@ fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     // The first scratch register is x0, where the helper leaves its result: taken, it stays out of the address's way.
     let value = cx.tmp();
     debug_assert_eq!(value, X(0));
@@ -49,20 +50,38 @@ fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// RCP and RSQRT: tables in the runtime.
-fn estimate(cx: &mut Cx<'_>, i: &Instruction, packed: bool, root: u64) -> Lowered {
-    let d = cx.vreg(i, 0)?;
-    let n = cx.vsrc(i, 1)?;
-    if packed {
+pub fn estimate(cx: &mut Cx<'_>, i: &Instruction, packed: bool, root: u64) -> Lowered {
+    let four = |cx: &mut Cx<'_>, d: V, n: V| {
         cx.m.str_v(16, n, slot(0));
         cx.m.mov_imm(X(1), root);
         cx.call_pure(Helper::Estimate4);
         cx.m.ldr_v(16, d, slot(1));
-    } else {
-        cx.m.fmov_to_w(X(0), n);
-        cx.m.mov_imm(X(1), root);
-        cx.call_pure(Helper::Estimate);
-        cx.m.ins_x(2, d, 0, X(0));
+    };
+    if packed && Width::of(i) == Width::Vex256 {
+        let d = cx.vreg(i, 0)?;
+        let [lo, hi] = cx.vsrc_halves(i, 1)?;
+        // The helper leaves no scratch register as it was.
+        cx.m.str_v(16, hi, slot(2));
+        four(cx, d, lo);
+        let v = cx.vtmp();
+        cx.m.ldr_v(16, v, slot(2));
+        four(cx, v, v);
+        cx.set_upper(i.op0_register().number(), v);
+        return Ok(());
     }
+    if packed {
+        return unary(cx, i, four);
+    }
+    let vex = u32::from(Width::of(i) != Width::Legacy);
+    let (d, a) = (cx.vreg(i, 0)?, cx.vreg(i, vex)?);
+    let n = cx.vsrc(i, 1 + vex)?;
+    cx.m.fmov_to_w(X(0), n);
+    cx.m.mov_imm(X(1), root);
+    cx.call_pure(Helper::Estimate);
+    if d != a {
+        cx.m.mov_v(d, a);
+    }
+    cx.m.ins_x(2, d, 0, X(0));
     Ok(())
 }
 
@@ -72,17 +91,20 @@ fn slot(n: usize) -> Addr {
 }
 
 /// `explicit`: lengths in EAX and EDX (RAX and RDX with REX.W); else strings end at a zero. `mask`: the result is a mask in XMM0, else an index in ECX.
-fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
+pub fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
     let a = cx.vreg(i, 0)?;
     let b = cx.vsrc_unaligned(i, 1)?;
     if i.op2_kind() != OpKind::Immediate8 {
         return Err(Decline::Undefined);
     }
-    let imm = u64::from(cx.imm8(i, 2));
+    let imm = u64::from(cx.imm8(i));
     cx.m.str_v(16, a, slot(0));
     cx.m.str_v(16, b, slot(1));
     if explicit {
-        let wide = matches!(i.mnemonic(), Mnemonic::Pcmpestri64 | Mnemonic::Pcmpestrm64);
+        let wide = matches!(
+            i.mnemonic(),
+            Mnemonic::Pcmpestri64 | Mnemonic::Pcmpestrm64 | Mnemonic::Vpcmpestri64 | Mnemonic::Vpcmpestrm64
+        );
         for (x, n) in [(X(1), gpr::RAX), (X(2), gpr::RDX)] {
             if wide {
                 cx.m.mov(Sz::X, x, pinned(n));

@@ -3,7 +3,7 @@
 //! Out of range and NaN give x86 the "integer indefinite", only the sign bit set (SDM vol. 1, table 4-1), where AArch64 saturates and turns
 //! NaN into 0; negative saturation agrees. With FEAT_FRINTTS one rounding instruction makes all such inputs the most negative value.
 
-use super::unary;
+use super::{Width, scalar, unary};
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
 use crate::emit::{Cond, Sz, V, X, ZR};
@@ -24,45 +24,90 @@ rows! { "sse convert";
     Cvttsd2si => |cx, i| to_int(cx, i, D, true),
     Cvtss2sd => |cx, i| precision(cx, i, S),
     Cvtsd2ss => |cx, i| precision(cx, i, D),
-    Cvtps2pd => |cx, i| unary(cx, i, |cx, d, n| cx.m.fcvtl(d, n)),
-    Cvtpd2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.fcvtn(d, n)),
+    Cvtps2pd => |cx, i| singles_to_doubles(cx, i),
+    Cvtpd2ps => |cx, i| doubles_to_singles(cx, i),
     Cvtdq2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.scvtf_v(S, d, n)),
-    Cvtdq2pd => |cx, i| unary(cx, i, |cx, d, n| {
-        cx.m.sshll(Ar::S2, d, n, 0);
-        cx.m.scvtf_v(D, d, d);
-    }),
+    Cvtdq2pd => |cx, i| ints_to_doubles(cx, i),
     Cvtps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, false)),
     Cvttps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, true)),
-    Cvtpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, false)),
-    Cvttpd2dq => |cx, i| unary(cx, i, |cx, d, n| doubles_to_ints(cx, d, n, true)),
+    Cvtpd2dq => |cx, i| doubles_to_int_lanes(cx, i, false),
+    Cvttpd2dq => |cx, i| doubles_to_int_lanes(cx, i, true),
 }
 
-fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
-    let d = cx.vreg(i, 0)?;
-    let (x, bytes) = cx.int_src(i, 1)?;
-    if cx.host.afp {
+pub fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+    let vex = u32::from(Width::of(i) != Width::Legacy);
+    let (d, a) = (cx.vreg(i, 0)?, cx.vreg(i, vex)?);
+    let (x, bytes) = cx.int_src(i, 1 + vex)?;
+    if cx.host.afp && d == a {
         cx.m.scvtf(fp, d, sz(bytes), x);
         return Ok(());
     }
     let r = cx.vtmp();
     cx.m.scvtf(fp, r, sz(bytes), x);
-    cx.merge(fp, d, r);
+    cx.merge_into(fp, d, a, r);
     Ok(())
 }
 
-fn precision(cx: &mut Cx<'_>, i: &Instruction, from: Fp) -> Lowered {
-    unary(cx, i, |cx, d, n| {
-        if cx.host.afp {
-            return cx.m.fcvt(from, d, n);
+pub fn precision(cx: &mut Cx<'_>, i: &Instruction, from: Fp) -> Lowered {
+    scalar(cx, i, if from == S { D } else { S }, |cx, r, n| cx.m.fcvt(from, r, n))
+}
+
+/// Lanes twice as wide, or half: conversions whose source and destination differ in size. `whole` does all of a 128-bit one; of a 256-bit one it does the
+/// lower half, and `high(cx, d, n)` the upper.
+fn resized(
+    cx: &mut Cx<'_>,
+    i: &Instruction,
+    whole: impl Fn(&mut Cx<'_>, V, V),
+    high: impl Fn(&mut Cx<'_>, V, V),
+) -> Lowered {
+    if Width::of(i) != Width::Vex256 {
+        return unary(cx, i, whole);
+    }
+    let d = cx.vreg(i, 0)?;
+    if i.op0_register().is_ymm() {
+        // Widening: the upper half comes from the upper lanes of one register.
+        let n = cx.vsrc(i, 1)?;
+        let to = i.op0_register().number();
+        let up = cx.upper_target(to);
+        cx.with_vtmps(|cx| high(cx, up, n));
+        cx.with_vtmps(|cx| whole(cx, d, n));
+        cx.set_upper(to, up);
+        return Ok(());
+    }
+    // Narrowing: both halves go to one register, the second above the first.
+    let [lo, hi] = cx.vsrc_halves(i, 1)?;
+    let (x, y) = (cx.vtmp(), cx.vtmp());
+    cx.with_vtmps(|cx| whole(cx, x, lo));
+    cx.with_vtmps(|cx| high(cx, y, hi));
+    cx.m.zip1(Ar::D2, d, x, y);
+    Ok(())
+}
+
+pub fn singles_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    resized(cx, i, |cx, d, n| cx.m.fcvtl(d, n), |cx, d, n| cx.m.fcvtl2(d, n))
+}
+
+pub fn doubles_to_singles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    resized(cx, i, |cx, d, n| cx.m.fcvtn(d, n), |cx, d, n| cx.m.fcvtn(d, n))
+}
+
+pub fn ints_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let convert = |ar: Ar| {
+        move |cx: &mut Cx<'_>, d: V, n: V| {
+            cx.m.sshll(ar, d, n, 0);
+            cx.m.scvtf_v(D, d, d);
         }
-        let r = cx.vtmp();
-        cx.m.fcvt(from, r, n);
-        cx.merge(if from == S { D } else { S }, d, r);
-    })
+    };
+    resized(cx, i, convert(Ar::S2), convert(Ar::S4))
+}
+
+pub fn doubles_to_int_lanes(cx: &mut Cx<'_>, i: &Instruction, truncate: bool) -> Lowered {
+    let convert = |cx: &mut Cx<'_>, d: V, n: V| doubles_to_ints(cx, d, n, truncate);
+    resized(cx, i, convert, convert)
 }
 
 /// To a general register, toward zero or as MXCSR says.
-fn to_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, truncate: bool) -> Lowered {
+pub fn to_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, truncate: bool) -> Lowered {
     let p = cx.place(i, 0)?;
     let n = match i.op1_kind() {
         OpKind::Memory => cx.vsrc(i, 1)?,
@@ -104,7 +149,7 @@ fn to_int_reg(cx: &mut Cx<'_>, size: Sz, d: X, fp: Fp, n: V, truncate: bool) {
     let free = cx.nzcv_free();
     let cold = cx.cold(move |cx| {
         // Largest: overflow, unless it is a 32-bit result that really is 2^31 - 1. NaN: always. Without the flags also 0 and -1 come here.
-        let (x, lim, t) = (X(9), V(9), V(10));
+        let (x, lim, t) = (X(9), cx.vtmp(), cx.vtmp());
         let indefinite = 1u64 << (size.bits() - 1);
         let limit = match fp {
             S => u64::from(if size == Sz::W { 2f32.powi(31) } else { 2f32.powi(63) }.to_bits()),

@@ -21,13 +21,13 @@ rows! { "crypto";
 
 const NO_AES: Decline = Decline::Unsupported("the host CPU has no AES instructions");
 
-fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Lowered {
+pub fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
     binary(cx, i, |cx, d, a, key| {
         let (zero, t) = (cx.vtmp(), cx.vtmp());
-        let r = if key == a { t } else { d };
+        let r = if key == a || key == d { t } else { d };
         if r != a {
             cx.m.mov_v(r, a);
         }
@@ -40,7 +40,7 @@ fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Lowered
     })
 }
 
-fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
@@ -49,11 +49,11 @@ fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 /// Substitutes the bytes of words 1 and 3, each also rotated and added to the round constant. AESE shifts rows as well: the look-up takes the bytes
 /// from where they went.
-fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
-    let rcon = cx.imm8(i, 2);
+    let rcon = cx.imm8(i);
     unary(cx, i, |cx, d, n| {
         let (t, u): (V, V) = (cx.vtmp(), cx.vtmp());
         cx.m.zero_v(t);
@@ -70,11 +70,11 @@ fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PCLMULQDQ: imm8 bit 0 picks the half of the first operand, bit 4 that of the second.
-fn clmul(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn clmul(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.pmull {
         return Err(Decline::Unsupported("the host CPU has no PMULL"));
     }
-    let imm = cx.imm8(i, 2);
+    let imm = cx.imm8(i);
     binary(cx, i, |cx, d, a, b| match (imm & 1 != 0, imm & 16 != 0) {
         (false, false) => cx.m.pmull_d(false, d, a, b),
         (true, true) => cx.m.pmull_d(true, d, a, b),

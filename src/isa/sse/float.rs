@@ -6,7 +6,7 @@
 //! (Arm ARM, FPProcessNaNs). Both differ only where the result is a NaN, so results are tested for that, two words a scalar result,
 //! and one routine per region sets them right. With FEAT_AFP, FPCR.AH asks for x86's rules and nothing is tested.
 
-use super::{binary, unary};
+use super::{binary, scalar, unary};
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
 use crate::emit::{Cond, Label, Masm, Sz, V};
@@ -63,7 +63,7 @@ rows! { "sse float";
 
 type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
 
-fn lanes(fp: Fp) -> Ar {
+pub fn lanes(fp: Fp) -> Ar {
     match fp {
         S => Ar::S4,
         D => Ar::D2,
@@ -78,6 +78,7 @@ impl Cx<'_> {
 
     /// A branch to `to` when lane 0 (or any lane) of `r`, which is no signalling NaN, is a NaN: two words for a scalar when NZCV is free.
     fn branch_if_nan(&mut self, shape: Shape, fp: Fp, r: V, to: Label) {
+        self.keep_free_of_fixing();
         let mut r = r;
         if shape == Packed && self.host.afp {
             // FPCR.AH takes away FMAX's way with NaNs.
@@ -115,17 +116,32 @@ impl Cx<'_> {
 
     fn fix_nan_always(&mut self, shape: Shape, fp: Fp, r: V, a: V, b: V) {
         let back = self.m.label();
-        let routine = self.nan_routine(shape, fp);
+        let routine = self.nan_routine(shape, fp, false);
         let cold = self.cold(move |cx| {
-            cx.fix_with(routine, r, a, b);
+            cx.fix_with(routine, r, a, b, None);
             cx.m.b(back);
         });
         self.branch_if_nan(shape, fp, r, cold);
         self.m.bind(back);
     }
 
-    /// `r` = what x86 makes of `a op b`, given AArch64's result in `r`.
-    pub(super) fn fix_with(&mut self, routine: Label, r: V, a: V, b: V) {
+    /// After `r` = a product of `x` and `y` and `z` on top, in a register that is none of them: makes a NaN result the one x86 gives.
+    pub fn fix_nan_fused(&mut self, shape: Shape, fp: Fp, r: V, [x, y, z]: [V; 3]) {
+        let back = self.m.label();
+        let routine = self.nan_routine(shape, fp, true);
+        let cold = self.cold(move |cx| {
+            cx.fix_with(routine, r, x, y, Some(z));
+            cx.m.b(back);
+        });
+        self.branch_if_nan(shape, fp, r, cold);
+        self.m.bind(back);
+    }
+
+    /// `r` = what x86 makes of `a op b`, or of `a * b + c`, given AArch64's result in `r`.
+    pub(super) fn fix_with(&mut self, routine: Label, r: V, a: V, b: V, c: Option<V>) {
+        if let Some(c) = c {
+            self.m.mov_v(FIX_C, c);
+        }
         self.m.mov_v(FIX_A, a);
         self.m.mov_v(FIX_B, b);
         self.m.mov_v(FIX_R, r);
@@ -134,8 +150,9 @@ impl Cx<'_> {
     }
 
     /// The region's routine that turns [`FIX_R`] into what x86 makes of [`FIX_A`] and [`FIX_B`], emitted once, behind the code.
-    pub(super) fn nan_routine(&mut self, shape: Shape, fp: Fp) -> Label {
-        let which = usize::from(shape == Packed) * 2 + usize::from(fp == D);
+    /// `fused`: of three operands, [`FIX_C`] being the last.
+    pub(super) fn nan_routine(&mut self, shape: Shape, fp: Fp, fused: bool) -> Label {
+        let which = usize::from(fused) * 4 + usize::from(shape == Packed) * 2 + usize::from(fp == D);
         if let Some(l) = self.nan_routines[which] {
             return l;
         }
@@ -149,7 +166,8 @@ impl Cx<'_> {
             // ORing exponent and quiet bit into a NaN quiets it.
             cx.m.shl_v(ar, t, t, 1);
             cx.m.ushr(ar, t, t, 1);
-            for n in [FIX_B, FIX_A] {
+            let operands = [FIX_C, FIX_B, FIX_A];
+            for n in operands.into_iter().skip(usize::from(!fused)) {
                 cx.m.fcmeq(shape, fp, FIX_R, n, n);
                 cx.m.orr_v(n, n, t);
                 cx.m.bsl(FIX_R, u, n);
@@ -162,66 +180,86 @@ impl Cx<'_> {
     }
 }
 
-// The scratch registers that testing and fixing use; rows with floating-point results take no more than the other eleven.
+// The scratch registers that testing and fixing use; rows with floating-point results take no more than the other ten.
+/// The first of them.
+pub const FIX_FIRST: u8 = 10;
+const FIX_C: V = V(FIX_FIRST);
 const FIX_T: V = V(11);
 const FIX_U: V = V(12);
 const FIX_R: V = V(13);
 const FIX_A: V = V(14);
 const FIX_B: V = V(15);
 
-fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
+pub fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
+            // FPCR.NEP keeps the other lanes of the first source.
             return op(&mut cx.m, shape, fp, d, a, b);
         }
-        let r = cx.vtmp();
+        let r = result(cx, shape, fp, d, [a, b]);
         op(&mut cx.m, shape, fp, r, a, b);
         cx.fix_nan(shape, fp, r, a, b);
-        finish(cx, shape, fp, d, r);
+        finish(cx, shape, fp, d, a, r);
     })
 }
 
-/// Puts a result from a scratch register where it belongs.
-fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, r: V) {
+/// Where to compute a result for `d` that may have to be mended from `sources`: `d` itself if it is none of them.
+pub fn result(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, sources: [V; 2]) -> V {
+    let direct = !sources.contains(&d) && (shape == Packed || fp == D);
+    if direct { d } else { cx.vtmp() }
+}
+
+/// Puts a result where it belongs; the other lanes of a scalar come from `a`.
+pub fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, a: V, r: V) {
     match shape {
-        Scalar => cx.merge(fp, d, r),
-        Packed => cx.m.mov_v(d, r),
+        Scalar if r == d => cx.m.ins(3, d, 1, a, 1),
+        Scalar => cx.merge_into(fp, d, a, r),
+        Packed if r != d => cx.m.mov_v(d, r),
+        Packed => {}
     }
 }
 
-fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+pub fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+    if shape == Scalar {
+        return scalar(cx, i, fp, |cx, r, n| {
+            cx.m.fsqrt(Scalar, fp, r, n);
+            cx.fix_nan(Scalar, fp, r, n, n);
+        });
+    }
     unary(cx, i, |cx, d, n| {
         if cx.host.afp {
-            return cx.m.fsqrt(shape, fp, d, n);
+            return cx.m.fsqrt(Packed, fp, d, n);
         }
-        let r = cx.vtmp();
-        cx.m.fsqrt(shape, fp, r, n);
-        cx.fix_nan(shape, fp, r, n, n);
-        finish(cx, shape, fp, d, r);
+        let r = result(cx, Packed, fp, d, [n, n]);
+        cx.m.fsqrt(Packed, fp, r, n);
+        cx.fix_nan(Packed, fp, r, n, n);
+        finish(cx, Packed, fp, d, n, r);
     })
 }
 
 /// MIN and MAX: the second operand unless the first compares less (greater); so for equal zeros and for any NaN, which also signals.
-fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
+pub fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
             return if max { cx.m.fmax(shape, fp, d, a, b) } else { cx.m.fmin(shape, fp, d, a, b) };
         }
-        let t = cx.vtmp();
+        let t = if shape == Packed && d != a && d != b { d } else { cx.vtmp() };
         let (x, y) = if max { (a, b) } else { (b, a) };
         cx.m.fcmgt(shape, fp, t, x, y);
         match shape {
-            Packed => cx.m.bif(d, b, t),
+            Packed if d == a => cx.m.bif(d, b, t),
+            Packed if d == b => cx.m.bit(d, a, t),
+            Packed => cx.m.bsl(d, a, b),
             Scalar => {
                 cx.m.bsl(t, a, b);
-                cx.merge(fp, d, t);
+                cx.merge_into(fp, d, a, t);
             }
         }
     })
 }
 
 /// HADD, HSUB: even lanes with odd lanes of both operands. The even lane is the first operand where NaNs are chosen.
-fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
+pub fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (x, y, r) = (cx.vtmp(), cx.vtmp(), cx.vtmp());
         cx.m.uzp1(lanes(fp), x, a, b);
@@ -237,7 +275,7 @@ fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
 
 /// ADDSUB: even lanes subtract. Flipping the sign of their second operand turns that into an addition with the same flags; a NaN among them comes
 /// out with the wrong sign and is set right from the operand as it was.
-fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+pub fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (t, r) = (cx.vtmp(), cx.vtmp());
         let x = cx.tmp();
@@ -259,8 +297,8 @@ fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 }
 
 /// DPPS, DPPD: products of the lanes imm8[7:4] picks, zero for the others; their sum, in pairs, to the lanes imm8[3:0] picks, zero to the others.
-fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
-    let imm = u32::from(cx.imm8(i, 2));
+pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+    let imm = u32::from(cx.imm8(i));
     let count = if fp == S { 4 } else { 2 };
     let mask = |bits: u32| -> u128 {
         let width = 8u32 << fp.size();
@@ -296,12 +334,10 @@ fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 }
 
 /// ROUND: imm8[2] asks for MXCSR's rounding, else imm8[1:0] says which; imm8[3] keeps the precision exception quiet.
-fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
-    let imm = cx.imm8(i, 2);
+pub fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+    let imm = cx.imm8(i);
     let quiet = imm & 8 != 0;
-    unary(cx, i, |cx, d, n| {
-        let direct = shape == Packed || cx.host.afp;
-        let r = if direct { d } else { cx.vtmp() };
+    let lane = |cx: &mut Cx<'_>, r: V, n: V| {
         if imm & 4 == 0 && !quiet {
             // Of these only FRINTX signals, in whatever mode.
             let t = cx.vtmp();
@@ -315,8 +351,9 @@ fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
             _ if quiet => cx.m.frinti(shape, fp, r, n),
             _ => cx.m.frintx(shape, fp, r, n),
         }
-        if !direct {
-            cx.merge(fp, d, r);
-        }
-    })
+    };
+    match shape {
+        Packed => unary(cx, i, lane),
+        Scalar => scalar(cx, i, fp, lane),
+    }
 }

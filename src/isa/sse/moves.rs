@@ -1,6 +1,7 @@
 //! Moves between XMM registers, memory and general registers (SDM vol. 2): MOVAPS to MOVNTDQ, MOVD, MOVQ, MOVSS, MOVSD, MOVLPS to MOVHLPS,
 //! MOVMSK, PMOVMSKB, PINSR, PEXTR, INSERTPS, EXTRACTPS, the duplicating moves, MASKMOVDQU.
 
+use super::{Width, into};
 use crate::emit::simd::Ar;
 use crate::emit::{Addr, Sz, V, X, ZR};
 use crate::facts::Fuse;
@@ -53,8 +54,11 @@ rows! { "sse moves";
     Maskmovq => |cx, i| maskmov(cx, i),
 }
 
-/// All 128 bits. `aligned`: memory must be at a multiple of 16.
-fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
+/// All of the register. `aligned`: memory must be at a multiple of its size.
+pub fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
+    if Width::of(i) == Width::Vex256 {
+        return whole_ymm(cx, i, aligned);
+    }
     match (i.op0_kind(), i.op1_kind()) {
         (OpKind::Memory, _) => {
             let s = cx.vreg(i, 1)?;
@@ -76,8 +80,33 @@ fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
     Ok(())
 }
 
+fn whole_ymm(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
+    if i.op0_kind() == OpKind::Memory {
+        let lo = cx.vreg(i, 1)?;
+        let hi = cx.upper(i.op1_register().number());
+        let at = cx.vaddr(i, 32, aligned);
+        cx.store_v_pair(lo, hi, at);
+        return Ok(());
+    }
+    let (d, n) = (cx.vreg(i, 0)?, i.op0_register().number());
+    if i.op1_kind() == OpKind::Memory {
+        // A fault in the second half must find the register as it was, so the first half waits.
+        let (lo, hi) = (cx.vtmp(), cx.upper_target(n));
+        let at = cx.vaddr(i, 32, aligned);
+        cx.load_v_pair(lo, hi, at);
+        cx.m.mov_v(d, lo);
+        cx.set_upper(n, hi);
+    } else if i.op0_register() != i.op1_register() {
+        let s = cx.vreg(i, 1)?;
+        let hi = cx.upper(i.op1_register().number());
+        cx.m.mov_v(d, s);
+        cx.set_upper(n, hi);
+    }
+    Ok(())
+}
+
 /// MOVSS and MOVSD: a load clears the other lanes, a register move keeps them.
-fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+pub fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let bytes = 1 << size;
     match (i.op0_kind(), i.op1_kind()) {
         (OpKind::Memory, _) => {
@@ -91,10 +120,11 @@ fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
             cx.load_v(bytes, d, at);
         }
         _ => {
-            let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
-            if d != s {
-                cx.m.ins(size, d, 0, s, 0);
-            }
+            return into(cx, i, |cx, d, s| {
+                if d != s {
+                    cx.m.ins(size, d, 0, s, 0);
+                }
+            });
         }
     }
     Ok(())
@@ -109,7 +139,7 @@ fn movsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// MOVD and MOVQ between general registers, memory and XMM registers; into an XMM register the rest becomes zero.
-fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let is_vector =
         |n: u32| i.op_kind(n) == OpKind::Register && (i.op_register(n).is_xmm() || i.op_register(n).is_mm());
     if !is_vector(0) && !is_vector(1) {
@@ -155,7 +185,7 @@ fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// MOVLPS, MOVHPS and their PD twins: one 64-bit half to or from memory.
-fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
+pub fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
     if i.op0_kind() == OpKind::Memory {
         let s = cx.vreg(i, 1)?;
         let at = cx.addr(i, 8);
@@ -167,54 +197,84 @@ fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
             s
         };
         cx.store_v(8, s, at);
-    } else {
-        let d = cx.vreg(i, 0)?;
-        let at = cx.addr(i, 8);
-        let t = cx.vtmp();
-        cx.load_v(8, t, at);
-        cx.m.ins(3, d, at_half, t, 0);
+        return Ok(());
     }
-    Ok(())
+    into(cx, i, |cx, d, t| cx.m.ins(3, d, at_half, t, 0))
 }
 
-fn between(cx: &mut Cx<'_>, i: &Instruction, to: u32, from: u32) -> Lowered {
-    let (d, s) = (cx.vreg(i, 0)?, cx.vreg(i, 1)?);
-    cx.m.ins(3, d, to, s, from);
+pub fn between(cx: &mut Cx<'_>, i: &Instruction, to: u32, from: u32) -> Lowered {
+    into(cx, i, |cx, d, s| cx.m.ins(3, d, to, s, from))
+}
+
+/// The sign bits of the lanes, as `bits(cx, d, t, h, v)` makes them of 128 bits in `d`: of both halves if there are two, `count` bits each.
+fn sign_bits(cx: &mut Cx<'_>, i: &Instruction, count: u32, bits: impl Fn(&mut Cx<'_>, X, V, X, V)) -> Lowered {
+    let s = cx.vreg(i, 1)?;
+    let high = if Width::of(i) == Width::Vex256 { Some(cx.upper(i.op1_register().number())) } else { None };
+    let p = cx.place(i, 0)?;
+    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
+    bits(cx, d, t, h, s);
+    if let Some(v) = high {
+        let u = cx.tmp();
+        bits(cx, u, t, h, v);
+        cx.m.orr_lsl(Sz::W, d, d, u, count);
+    }
+    cx.set(p, d);
     Ok(())
 }
 
 /// Four sign bits: fold pairs inside 64 bits, then the two halves.
-fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let s = cx.vreg(i, 1)?;
-    let p = cx.place(i, 0)?;
-    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
-    cx.m.ushr(Ar::S4, t, s, 31);
-    cx.m.usra(Ar::D2, t, t, 31);
-    cx.m.umov(2, h, t, 2);
-    cx.m.fmov_to_w(d, t);
-    cx.m.orr_lsl(Sz::W, d, d, h, 2);
-    cx.set(p, d);
-    Ok(())
+pub fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    sign_bits(cx, i, 4, |cx, d, t, h, s| {
+        cx.m.ushr(Ar::S4, t, s, 31);
+        cx.m.usra(Ar::D2, t, t, 31);
+        cx.m.umov(2, h, t, 2);
+        cx.m.fmov_to_w(d, t);
+        cx.m.orr_lsl(Sz::W, d, d, h, 2);
+    })
 }
 
-fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let s = cx.vreg(i, 1)?;
-    let p = cx.place(i, 0)?;
-    let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
-    cx.m.ushr(Ar::D2, t, s, 63);
-    cx.m.umov(3, h, t, 1);
-    cx.m.fmov_to_x(d, t);
-    cx.m.orr_lsl(Sz::W, d, d, h, 1);
-    cx.set(p, d);
-    Ok(())
+pub fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    sign_bits(cx, i, 2, |cx, d, t, h, s| {
+        cx.m.ushr(Ar::D2, t, s, 63);
+        cx.m.umov(3, h, t, 1);
+        cx.m.fmov_to_x(d, t);
+        cx.m.orr_lsl(Sz::W, d, d, h, 1);
+    })
 }
 
-fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    if Width::of(i) == Width::Vex256 {
+        return byte_masks(cx, i);
+    }
     let s = cx.vreg(i, 1)?;
     let p = cx.place(i, 0)?;
     let (t, d, h) = (cx.vtmp(), cx.target(p), cx.tmp());
-    if !branch_if_any(cx, i, s, t, d, h) {
+    if !branch_if_any(cx, i, &[s], t, d, move |cx| byte_mask(cx, s, t, d, h)) {
         byte_mask(cx, s, t, d, h);
+    }
+    cx.set(p, d);
+    Ok(())
+}
+
+/// VPMOVMSKB of 256 bits. The two halves' bits are folded together in one register until every byte of it is a byte of the mask.
+fn byte_masks(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let lo = cx.vreg(i, 1)?;
+    let hi = cx.upper(i.op1_register().number());
+    let p = cx.place(i, 0)?;
+    let (t, u, w, d) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.target(p));
+    let mask = move |cx: &mut Cx<'_>| {
+        cx.m.ldr_q_literal(u, 0x8040_2010_0804_0201_8040_2010_0804_0201);
+        cx.m.cmlt_zero(Ar::B16, t, lo);
+        cx.m.and_v(t, t, u);
+        cx.m.cmlt_zero(Ar::B16, w, hi);
+        cx.m.and_v(u, w, u);
+        cx.m.addp_v(Ar::B16, t, t, u);
+        cx.m.addp_v(Ar::B16, t, t, t);
+        cx.m.addp_v(Ar::B16, t, t, t);
+        cx.m.fmov_to_w(d, t);
+    };
+    if !branch_if_any(cx, i, &[lo, hi], t, d, mask) {
+        mask(cx);
     }
     cx.set(p, d);
     Ok(())
@@ -222,7 +282,7 @@ fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 /// PMOVMSKB, TEST of its result, JZ or JNZ: how string functions look at 16 bytes. The mask is zero nearly every time, which is found in three words (four
 /// where the bytes are not known to be all ones or zeros), and made in full only where it is not.
-fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bool {
+fn branch_if_any<'a>(cx: &mut Cx<'a>, i: &Instruction, of: &[V], t: V, d: X, mask: impl Fn(&mut Cx<'a>) + 'a) -> bool {
     let (at, insts) = (cx.at, &cx.region.insts);
     let Some([test, jump]) = insts.get(at + 1..at + 3) else { return false };
     let straight = !insts[at].ends_run && !test.ends_run && !test.join && !jump.join;
@@ -247,11 +307,22 @@ fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bo
         && insts[at - 1].i.op0_register() == i.op1_register()
         && matches!(
             insts[at - 1].i.mnemonic(),
-            Mnemonic::Pcmpeqb | Mnemonic::Pcmpeqw | Mnemonic::Pcmpeqd | Mnemonic::Pcmpgtb
+            Mnemonic::Pcmpeqb
+                | Mnemonic::Pcmpeqw
+                | Mnemonic::Pcmpeqd
+                | Mnemonic::Pcmpgtb
+                | Mnemonic::Vpcmpeqb
+                | Mnemonic::Vpcmpeqw
+                | Mnemonic::Vpcmpeqd
+                | Mnemonic::Vpcmpgtb
         );
-    let mut any = s;
+    let (mut any, s) = (of[0], of[0]);
+    if let [lo, hi] = of {
+        cx.m.orr_v(t, *lo, *hi);
+        any = t;
+    }
     if !bytes_are_masks {
-        cx.m.cmlt_zero(Ar::B16, t, s);
+        cx.m.cmlt_zero(Ar::B16, t, if of.len() == 1 { s } else { t });
         any = t;
     }
     cx.m.umaxp(Ar::S4, t, any, any);
@@ -263,10 +334,10 @@ fn branch_if_any(cx: &mut Cx<'_>, i: &Instruction, s: V, t: V, d: X, h: X) -> bo
     if zero {
         let to = cx.edge(target, after);
         cx.m.cbz(Sz::X, d, to);
-        byte_mask(cx, s, t, d, h);
+        mask(cx);
     } else {
         let cold = cx.cold(move |cx| {
-            byte_mask(cx, s, t, d, h);
+            mask(cx);
             let to = cx.edge(target, Flags::empty());
             cx.m.b(to);
         });
@@ -287,26 +358,30 @@ fn byte_mask(cx: &mut Cx<'_>, s: V, t: V, d: X, h: X) {
 }
 
 /// PINSRB/W/D/Q.
-fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
-    let d = cx.vreg(i, 0)?;
-    let lane = u32::from(cx.imm8(i, 2)) & ((16 >> size) - 1);
-    let x = match i.op1_kind() {
+pub fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+    let vex = u32::from(Width::of(i) != Width::Legacy);
+    let (d, a) = (cx.vreg(i, 0)?, cx.vreg(i, vex)?);
+    let lane = u32::from(cx.imm8(i)) & ((16 >> size) - 1);
+    let x = match i.op_kind(1 + vex) {
         OpKind::Memory => {
             let at = cx.addr(i, 1 << size);
             let t = cx.tmp();
             cx.load(1 << size, t, at);
             t
         }
-        _ => cx.int_src(i, 1)?.0,
+        _ => cx.int_src(i, 1 + vex)?.0,
     };
+    if d != a {
+        cx.m.mov_v(d, a);
+    }
     cx.m.ins_x(size, d, lane, x);
     Ok(())
 }
 
 /// PEXTRB/W/D/Q, EXTRACTPS: zero-extended to a register, or the lane alone to memory.
-fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+pub fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let s = cx.vreg(i, 1)?;
-    let lane = u32::from(cx.imm8(i, 2)) & ((16 >> size) - 1);
+    let lane = u32::from(cx.imm8(i)) & ((16 >> size) - 1);
     if i.op0_kind() == OpKind::Memory {
         let at = cx.addr(i, 1 << size);
         let t = cx.tmp();
@@ -322,27 +397,25 @@ fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
 }
 
 /// INSERTPS: imm8[7:6] picks the source lane (memory: its one lane), [5:4] the destination lane, [3:0] lanes to clear.
-fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let d = cx.vreg(i, 0)?;
-    let memory = i.op1_kind() == OpKind::Memory;
-    let b = cx.vsrc(i, 1)?;
-    let imm = u32::from(cx.imm8(i, 2));
+pub fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let memory = i.op_kind(i.op_count() - 2) == OpKind::Memory;
+    let imm = u32::from(cx.imm8(i));
     let (from, to, clear) = (if memory { 0 } else { imm >> 6 }, imm >> 4 & 3, imm & 15);
-    if clear == 15 {
-        cx.m.zero_v(d);
-        return Ok(());
-    }
-    if clear & (1 << to) == 0 && !(b == d && from == to) {
-        cx.m.ins(2, d, to, b, from);
-    }
-    for lane in (0..4).filter(|l| clear & (1 << l) != 0) {
-        cx.m.ins_x(2, d, lane, ZR);
-    }
-    Ok(())
+    into(cx, i, |cx, d, b| {
+        if clear == 15 {
+            return cx.m.zero_v(d);
+        }
+        if clear & (1 << to) == 0 && !(b == d && from == to) {
+            cx.m.ins(2, d, to, b, from);
+        }
+        for lane in (0..4).filter(|l| clear & (1 << l) != 0) {
+            cx.m.ins_x(2, d, lane, ZR);
+        }
+    })
 }
 
 /// MASKMOVDQU: stores the bytes whose mask byte is negative at [RDI] and touches no others.
-fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+pub fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let (s, mask): (V, V) = (cx.vreg(i, 1)?, cx.vreg(i, 2)?);
     let base = cx.lea_string_rdi(i);
     let (lo, hi, t) = (cx.tmp(), cx.tmp(), cx.tmp());
@@ -381,8 +454,8 @@ impl Cx<'_> {
         t
     }
 
-    /// An address an ordered store of one byte can use without taking a new scratch register each time.
-    fn byte_at(&mut self, base: X, off: i32) -> Addr {
+    /// An address an ordered access of a few bytes can use without taking a new scratch register each time.
+    pub fn byte_at(&mut self, base: X, off: i32) -> Addr {
         if self.ordering != xrun_runtime::engine::Ordering::Tso || off == 0 || self.host.lrcpc2 {
             return Addr::Off(base, off);
         }

@@ -8,18 +8,21 @@
 //!
 //! Loads inside a run may fault when results before them are not yet in their registers. Their marks say `replay`: the runtime goes
 //! back to the run's first instruction, whose state is intact, and on from there one instruction at a time (see
-//! `xrun_runtime::engine::Mark`). So a run holds no store and changes no general register and no flag.
+//! `xrun_runtime::engine::Mark`). So a run holds no store and changes no general register and no flag. The upper halves that VEX forms clear are
+//! cleared at the end.
 
+use super::Width;
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::{Cond, Masm, V};
 use crate::facts::Fuse;
+use crate::isa::avx::fma;
 use crate::isa::cx::{Cx, sz};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use Fp::{D, S};
 
 /// Most scratch registers a run takes, which bounds its values. The ones above are the NaN routine's.
-const VALUES: usize = 11;
+const VALUES: u8 = 10;
 /// Values 0-15 are the XMM registers as they were; later ones are nodes.
 const FIRST: u8 = 16;
 /// Most instructions in one run: the runtime replays this many.
@@ -34,11 +37,35 @@ enum Kind {
     Zero,
     Binary(FpOp, Fp, u8, u8),
     Sqrt(Fp, u8),
+    /// Of multiplicand, multiplier and addend.
+    Fused(fma::Kind, Fp, [u8; 3]),
     /// Smaller or (`true`) larger.
     Pick(Fp, u8, u8, bool),
     Convert(Fp, u8),
-    /// From the general register or memory operand 1 of the instruction at this index.
+    /// From the general register or memory operand, the last one, of the instruction at this index.
     Int(Fp, usize),
+}
+
+impl Kind {
+    /// Whether it is computed from value `v`.
+    fn reads(self, v: u8) -> bool {
+        match self {
+            Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == v || b == v,
+            Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == v,
+            Kind::Fused(_, _, from) => from.contains(&v),
+            Kind::Load(..) | Kind::Zero | Kind::Int(..) => false,
+        }
+    }
+
+    /// The precision and the operands of one whose NaN may have to be set right.
+    fn operands(self) -> Option<(Fp, u8, u8, Option<u8>)> {
+        match self {
+            Kind::Binary(_, fp, a, b) => Some((fp, a, b, None)),
+            Kind::Sqrt(fp, a) => Some((fp, a, a, None)),
+            Kind::Fused(_, fp, [x, y, z]) => Some((fp, x, y, Some(z))),
+            _ => None,
+        }
+    }
 }
 
 /// Where the lanes above the low one of a register are from.
@@ -72,10 +99,19 @@ struct Run {
     below: Vec<u32>,
     /// Nodes whose result may be a NaN other than x86's.
     doubtful: u32,
+    /// Registers whose upper halves VEX forms clear.
+    cleared: u16,
+    /// Most nodes there can be.
+    room: u8,
 }
 
 fn number(i: &Instruction, op: u32) -> Option<u8> {
     (i.op_kind(op) == OpKind::Register).then(|| i.op_register(op)).filter(|r| r.is_xmm()).map(|r| r.number() as u8)
+}
+
+/// The register whose upper lanes the result of a scalar instruction keeps: the first source, in legacy encodings the destination.
+fn first(i: &Instruction, d: u8) -> Option<u8> {
+    if Width::of(i) == Width::Legacy { Some(d) } else { number(i, 1) }
 }
 
 impl Run {
@@ -83,63 +119,86 @@ impl Run {
     fn add(&mut self, i: &Instruction, at: usize) -> Option<()> {
         use Mnemonic as M;
         let d = number(i, 0)?;
-        let binary = |op: FpOp, fp: Fp| Some((op, fp));
-        let arithmetic = match i.mnemonic() {
-            M::Addss => binary(Masm::fadd, S),
-            M::Addsd => binary(Masm::fadd, D),
-            M::Subss => binary(Masm::fsub, S),
-            M::Subsd => binary(Masm::fsub, D),
-            M::Mulss => binary(Masm::fmul, S),
-            M::Mulsd => binary(Masm::fmul, D),
-            M::Divss => binary(Masm::fdiv, S),
-            M::Divsd => binary(Masm::fdiv, D),
+        if Width::of(i) != Width::Legacy {
+            self.cleared |= 1 << d;
+        }
+        let arithmetic: Option<(FpOp, Fp)> = match i.mnemonic() {
+            M::Addss | M::Vaddss => Some((Masm::fadd, S)),
+            M::Addsd | M::Vaddsd => Some((Masm::fadd, D)),
+            M::Subss | M::Vsubss => Some((Masm::fsub, S)),
+            M::Subsd | M::Vsubsd => Some((Masm::fsub, D)),
+            M::Mulss | M::Vmulss => Some((Masm::fmul, S)),
+            M::Mulsd | M::Vmulsd => Some((Masm::fmul, D)),
+            M::Divss | M::Vdivss => Some((Masm::fdiv, S)),
+            M::Divsd | M::Vdivsd => Some((Masm::fdiv, D)),
             _ => None,
         };
         if let Some((op, fp)) = arithmetic {
-            let a = self.low(d, fp)?;
+            let first = first(i, d)?;
+            let a = self.low(first, fp)?;
             let b = self.source(i, at, fp)?;
             let k = self.node(Kind::Binary(op, fp, a, b), at)?;
             self.below[usize::from(k - FIRST)] = self.under(a) | self.under(b);
             self.doubtful |= 1 << (k - FIRST);
-            return self.write_low(d, k, fp);
+            return self.write_low(d, first, k, fp);
+        }
+        if let Some((kind, order, fp)) = fma::scalar(i.mnemonic()) {
+            let from = [self.low(d, fp)?, self.low(number(i, 1)?, fp)?, self.source(i, at, fp)?];
+            let from = order.map(|n| from[n]);
+            let k = self.node(Kind::Fused(kind, fp, from), at)?;
+            self.below[usize::from(k - FIRST)] = from.iter().fold(0, |all, &v| all | self.under(v));
+            self.doubtful |= 1 << (k - FIRST);
+            return self.write_low(d, d, k, fp);
         }
         match i.mnemonic() {
-            M::Sqrtss | M::Sqrtsd => {
-                let fp = if i.mnemonic() == M::Sqrtss { S } else { D };
+            M::Sqrtss | M::Sqrtsd | M::Vsqrtss | M::Vsqrtsd => {
+                let fp = if matches!(i.mnemonic(), M::Sqrtss | M::Vsqrtss) { S } else { D };
                 let a = self.source(i, at, fp)?;
                 let k = self.node(Kind::Sqrt(fp, a), at)?;
                 self.below[usize::from(k - FIRST)] = self.under(a);
                 self.doubtful |= 1 << (k - FIRST);
-                self.write_low(d, k, fp)
+                self.write_low(d, first(i, d)?, k, fp)
             }
-            M::Minss | M::Minsd | M::Maxss | M::Maxsd => {
-                let fp = if matches!(i.mnemonic(), M::Minss | M::Maxss) { S } else { D };
-                let max = matches!(i.mnemonic(), M::Maxss | M::Maxsd);
-                let a = self.low(d, fp)?;
+            M::Minss | M::Minsd | M::Maxss | M::Maxsd | M::Vminss | M::Vminsd | M::Vmaxss | M::Vmaxsd => {
+                let fp = if matches!(i.mnemonic(), M::Minss | M::Maxss | M::Vminss | M::Vmaxss) { S } else { D };
+                let max = matches!(i.mnemonic(), M::Maxss | M::Maxsd | M::Vmaxss | M::Vmaxsd);
+                let first = first(i, d)?;
+                let a = self.low(first, fp)?;
                 let b = self.source(i, at, fp)?;
                 let k = self.node(Kind::Pick(fp, a, b, max), at)?;
                 // A NaN result is the second operand; one in the first is dropped.
                 self.inherit(k, b);
-                self.write_low(d, k, fp)
+                self.write_low(d, first, k, fp)
             }
-            M::Cvtss2sd | M::Cvtsd2ss => {
-                let from = if i.mnemonic() == M::Cvtss2sd { S } else { D };
+            M::Cvtss2sd | M::Cvtsd2ss | M::Vcvtss2sd | M::Vcvtsd2ss => {
+                let from = if matches!(i.mnemonic(), M::Cvtss2sd | M::Vcvtss2sd) { S } else { D };
                 let a = self.source(i, at, from)?;
                 let k = self.node(Kind::Convert(from, a), at)?;
                 self.inherit(k, a);
-                self.write_low(d, k, if from == S { D } else { S })
+                self.write_low(d, first(i, d)?, k, if from == S { D } else { S })
             }
-            M::Cvtsi2sd | M::Cvtsi2ss => {
-                let fp = if i.mnemonic() == M::Cvtsi2sd { D } else { S };
+            M::Cvtsi2sd | M::Cvtsi2ss | M::Vcvtsi2sd | M::Vcvtsi2ss => {
+                let fp = if matches!(i.mnemonic(), M::Cvtsi2sd | M::Vcvtsi2sd) { D } else { S };
                 let k = self.node(Kind::Int(fp, at), at)?;
-                self.write_low(d, k, fp)
+                self.write_low(d, first(i, d)?, k, fp)
             }
-            M::Movsd | M::Movss | M::Movq if i.op1_kind() == OpKind::Memory => {
-                let fp = if i.mnemonic() == M::Movss { S } else { D };
+            M::Movsd | M::Movss | M::Movq | M::Vmovsd | M::Vmovss | M::Vmovq if i.op1_kind() == OpKind::Memory => {
+                let fp = if matches!(i.mnemonic(), M::Movss | M::Vmovss) { S } else { D };
                 let k = self.node(Kind::Load(at, 1 << fp.size()), at)?;
                 self.set(d, Now { value: k, upper: Upper::Zero, fp: Some(fp) })
             }
-            M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu => {
+            M::Movaps
+            | M::Movapd
+            | M::Movups
+            | M::Movupd
+            | M::Movdqa
+            | M::Movdqu
+            | M::Vmovaps
+            | M::Vmovapd
+            | M::Vmovups
+            | M::Vmovupd
+            | M::Vmovdqa
+            | M::Vmovdqu => {
                 let s = number(i, 1)?;
                 if s == d {
                     return Some(());
@@ -150,16 +209,21 @@ impl Run {
                 };
                 self.set(d, n)
             }
-            M::Pxor | M::Xorps | M::Xorpd if number(i, 1) == Some(d) => {
-                let k = self.node(Kind::Zero, at)?;
-                self.set(d, Now { value: k, upper: Upper::Zero, fp: None })
+            M::Pxor | M::Xorps | M::Xorpd if number(i, 1) == Some(d) => self.clear(d, at),
+            M::Vpxor | M::Vxorps | M::Vxorpd if number(i, 1).is_some() && number(i, 1) == number(i, 2) => {
+                self.clear(d, at)
             }
             _ => None,
         }
     }
 
+    fn clear(&mut self, d: u8, at: usize) -> Option<()> {
+        let k = self.node(Kind::Zero, at)?;
+        self.set(d, Now { value: k, upper: Upper::Zero, fp: None })
+    }
+
     fn node(&mut self, kind: Kind, at: usize) -> Option<u8> {
-        if self.nodes.len() == VALUES {
+        if self.nodes.len() == usize::from(self.room) {
             return None;
         }
         self.nodes.push(Node { kind, at });
@@ -188,16 +252,22 @@ impl Run {
         }
     }
 
+    /// The last operand.
     fn source(&mut self, i: &Instruction, at: usize, fp: Fp) -> Option<u8> {
-        match i.op1_kind() {
+        let last = i.op_count() - 1;
+        match i.op_kind(last) {
             OpKind::Memory => self.node(Kind::Load(at, 1 << fp.size()), at),
-            _ => self.low(number(i, 1)?, fp),
+            _ => self.low(number(i, last)?, fp),
         }
     }
 
-    fn write_low(&mut self, d: u8, value: u8, fp: Fp) -> Option<()> {
-        let upper = match self.now[usize::from(d)] {
+    /// `d` = register `first` with its low lane replaced.
+    fn write_low(&mut self, d: u8, first: u8, value: u8, fp: Fp) -> Option<()> {
+        let upper = match self.now[usize::from(first)] {
+            None if first != d => Upper::Copy(first),
             None => Upper::Keep,
+            Some(n) if n.fp != Some(D) && n.upper == Upper::Keep && first != d => Upper::Copy(first),
+            Some(n) if n.fp == Some(D) && fp == D && n.upper == Upper::Keep && first != d => Upper::Copy(first),
             // A single written over the low half of a double leaves the other half of it.
             Some(n) if n.fp == Some(D) && fp == S => return None,
             Some(n) => n.upper,
@@ -222,12 +292,7 @@ impl Run {
     /// Whether anything is made of node `k`.
     fn needed(&self, k: usize) -> bool {
         let v = FIRST + k as u8;
-        self.now.iter().flatten().any(|n| n.value == v)
-            || self.nodes.iter().any(|n| match n.kind {
-                Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == v || b == v,
-                Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == v,
-                _ => false,
-            })
+        self.now.iter().flatten().any(|n| n.value == v) || self.nodes.iter().any(|n| n.kind.reads(v))
     }
 
     /// The register a node may be computed into at once: it ends there, with nothing to keep above it, and nobody needs what was there.
@@ -235,11 +300,7 @@ impl Run {
         let v = FIRST + k as u8;
         let d =
             (0..16u8).find(|&r| self.now[usize::from(r)].is_some_and(|n| n.value == v && n.upper == Upper::Zero))?;
-        let used = self.nodes.iter().any(|n| match n.kind {
-            Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == d || b == d,
-            Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == d,
-            _ => false,
-        });
+        let used = self.nodes.iter().any(|n| n.kind.reads(d));
         (!used && !(0..16).any(|r| r != d && self.reads(r, d))).then_some(d)
     }
 }
@@ -257,7 +318,8 @@ fn lower_run(cx: &mut Cx<'_>) -> bool {
     if insts.get(start + 1).is_none_or(|x| x.i.op0_kind() != OpKind::Register || !x.i.op0_register().is_xmm()) {
         return false;
     }
-    let (mut run, mut end) = (Run::default(), start);
+    let room = cx.free_of_fixing().min(VALUES);
+    let (mut run, mut end) = (Run { room, ..Run::default() }, start);
     let mut best: Option<(Run, usize)> = None;
     while end < insts.len() && end - start < LONGEST {
         let x = &insts[end];
@@ -286,8 +348,9 @@ fn lower_run(cx: &mut Cx<'_>) -> bool {
 
 fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
     // Where each node's value is.
-    let place: Vec<V> =
-        (0..run.nodes.len()).map(|k| run.direct(k).map_or(V(k as u8), |d| V(xrun_runtime::abi::xmm(d)))).collect();
+    let place: Vec<V> = (0..run.nodes.len())
+        .map(|k| run.direct(k).map_or_else(|| cx.vtmp(), |d| V(xrun_runtime::abi::xmm(d))))
+        .collect();
     cx.enter_run();
     for (k, n) in run.nodes.iter().enumerate() {
         if matches!(n.kind, Kind::Zero) && !run.needed(k) {
@@ -311,21 +374,19 @@ fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
     if !tests.is_empty() {
         let back = cx.m.label();
         let (nodes, places) = (run.nodes.clone(), place.clone());
-        let routine = |cx: &mut Cx<'_>, fp: Fp| {
-            let used = nodes.iter().any(|n| matches!(n.kind, Kind::Binary(_, f, ..) | Kind::Sqrt(f, _) if f == fp));
-            used.then(|| cx.nan_routine(Shape::Scalar, fp))
+        let routine = |cx: &mut Cx<'_>, fp: Fp, fused: bool| {
+            let used =
+                nodes.iter().any(|n| n.kind.operands().is_some_and(|(f, .., z)| f == fp && z.is_some() == fused));
+            used.then(|| cx.nan_routine(Shape::Scalar, fp, fused))
         };
-        let (single, double) = (routine(cx, S), routine(cx, D));
+        let routines = [S, D].map(|fp| [false, true].map(|fused| routine(cx, fp, fused)));
         let cold = cx.cold(move |cx| {
             for (k, n) in nodes.iter().enumerate() {
                 compute(cx, n, places[k], &places, false);
-                let (fp, a, b) = match n.kind {
-                    Kind::Binary(_, fp, a, b) => (fp, a, b),
-                    Kind::Sqrt(fp, a) => (fp, a, a),
-                    _ => continue,
-                };
-                if let Some(routine) = if fp == S { single } else { double } {
-                    cx.fix_with(routine, places[k], value(a, &places), value(b, &places));
+                let Some((fp, a, b, z)) = n.kind.operands() else { continue };
+                if let Some(routine) = routines[usize::from(fp == D)][usize::from(z.is_some())] {
+                    let z = z.map(|z| value(z, &places));
+                    cx.fix_with(routine, places[k], value(a, &places), value(b, &places), z);
                 }
             }
             cx.m.b(back);
@@ -347,6 +408,7 @@ fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
         }
     }
     cx.end_run(start, end);
+    cx.zero_uppers_of(run.cleared);
 }
 
 fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
@@ -374,7 +436,9 @@ fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
 /// The precision of a node's result.
 fn precision(n: &Node) -> Fp {
     match n.kind {
-        Kind::Binary(_, fp, ..) | Kind::Sqrt(fp, _) | Kind::Pick(fp, ..) | Kind::Int(fp, _) => fp,
+        Kind::Binary(_, fp, ..) | Kind::Sqrt(fp, _) | Kind::Pick(fp, ..) | Kind::Int(fp, _) | Kind::Fused(_, fp, _) => {
+            fp
+        }
         Kind::Convert(S, _) => D,
         Kind::Convert(D, _) => S,
         Kind::Load(..) | Kind::Zero => D,
@@ -396,13 +460,14 @@ fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V], first: bool) {
         }
         Kind::Int(fp, at) if first => {
             let i = cx.region.insts[at].i;
-            if let Ok((x, bytes)) = cx.int_src(&i, 1) {
+            if let Ok((x, bytes)) = cx.int_src(&i, i.op_count() - 1) {
                 cx.m.scvtf(fp, d, sz(bytes), x);
             }
         }
         Kind::Zero if first => cx.m.zero_v(d),
         Kind::Binary(op, fp, a, b) => op(&mut cx.m, Shape::Scalar, fp, d, v(a), v(b)),
         Kind::Sqrt(fp, a) => cx.m.fsqrt(Shape::Scalar, fp, d, v(a)),
+        Kind::Fused(kind, fp, [x, y, z]) => kind.scalar(&mut cx.m, fp, d, [v(x), v(y), v(z)]),
         Kind::Convert(from, a) => cx.m.fcvt(from, d, v(a)),
         Kind::Pick(fp, a, b, max) => {
             let (x, y) = if max { (v(a), v(b)) } else { (v(b), v(a)) };

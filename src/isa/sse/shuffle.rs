@@ -3,7 +3,7 @@
 //! Constant shuffles take the one AArch64 instruction that does them when there is one, else one lane insert, else a table look-up with
 //! its indices from the literal pool: two words.
 
-use super::{binary, unary};
+use super::{Width, apart, binary, halves, unary};
 use crate::emit::simd::Ar;
 use crate::emit::{Masm, V};
 use crate::isa::Lowered;
@@ -55,12 +55,12 @@ rows! { "sse shuffle";
     Pblendvb => |cx, i| blendv(cx, i, Ar::B16),
 }
 
-fn permute(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, V), ar: Ar) -> Lowered {
+pub fn permute(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, V), ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
 }
 
 /// The byte indices of a shuffle of lanes of 2^`size` bytes: `lanes[k]` is the source of lane k.
-fn byte_indices(size: u32, lanes: &[u32]) -> u128 {
+pub fn byte_indices(size: u32, lanes: &[u32]) -> u128 {
     let bytes = 1 << size;
     let mut v = 0;
     for (k, &from) in lanes.iter().enumerate() {
@@ -72,12 +72,12 @@ fn byte_indices(size: u32, lanes: &[u32]) -> u128 {
 }
 
 /// The lanes an 8-bit shuffle control picks, two bits each.
-fn picks(imm: u8) -> [u32; 4] {
+pub fn picks(imm: u8) -> [u32; 4] {
     std::array::from_fn(|k| u32::from(imm) >> (2 * k) & 3)
 }
 
 /// `d` = 32-bit lanes of `n` picked by `imm`.
-fn shuffle_s(cx: &mut Cx<'_>, d: V, n: V, imm: u8) {
+pub fn shuffle_s(cx: &mut Cx<'_>, d: V, n: V, imm: u8) {
     let p = picks(imm);
     if one_word(&mut cx.m, d, n, imm) {
         return;
@@ -122,14 +122,14 @@ fn one_word(m: &mut Masm, d: V, n: V, imm: u8) -> bool {
     true
 }
 
-fn pshufd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let imm = cx.imm8(i, 2);
+pub fn pshufd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let imm = cx.imm8(i);
     unary(cx, i, |cx, d, n| shuffle_s(cx, d, n, imm))
 }
 
 /// PSHUFLW (`base` 0) and PSHUFHW (4): four words of one half, the other half copied.
-fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
-    let p = picks(cx.imm8(i, 2));
+pub fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
+    let p = picks(cx.imm8(i));
     let lanes: [u32; 8] = std::array::from_fn(|k| if k as u32 & 4 == base { base + p[k & 3] } else { k as u32 });
     unary(cx, i, |cx, d, n| {
         let mut off = (0..8).filter(|&k| lanes[k as usize] != k);
@@ -147,7 +147,7 @@ fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
 }
 
 /// PSHUFB: bit 7 of an index clears the byte, bits 3-0 pick. TBL clears past 15, so bits 6-4 are masked off.
-fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+pub fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let t = cx.vtmp();
     cx.m.movi_bytes(t, 0x8f);
     cx.m.and_v(t, t, b);
@@ -155,8 +155,8 @@ fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// SHUFPS: two lanes of the destination, then two of the source.
-fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let imm = cx.imm8(i, 2);
+pub fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let imm = cx.imm8(i);
     let p = picks(imm);
     binary(cx, i, |cx, d, a, b| {
         if a == b {
@@ -168,7 +168,7 @@ fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             0x44 => return cx.m.zip1(Ar::D2, d, a, b),
             0xee => return cx.m.zip2(Ar::D2, d, a, b),
             0x4e => return cx.m.ext(d, a, b, 8),
-            0xe4 => return cx.m.ins(3, d, 1, b, 1),
+            0xe4 => return low_high(cx, d, a, b),
             _ => {}
         }
         let t = cx.vtmp();
@@ -179,11 +179,7 @@ fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             (0, 0) => cx.m.zip1(Ar::D2, d, x, y),
             (1, 1) => cx.m.zip2(Ar::D2, d, x, y),
             (1, 0) => cx.m.ext(d, x, y, 8),
-            _ if x == d => cx.m.ins(3, d, 1, y, 1),
-            _ => {
-                cx.m.ins(3, x, 1, y, 1);
-                cx.m.mov_v(d, x);
-            }
+            _ => low_high(cx, d, x, y),
         }
     })
 }
@@ -226,21 +222,34 @@ fn pair(cx: &mut Cx<'_>, n: V, p: u32, q: u32, t: V) -> (V, u32) {
     (t, half)
 }
 
-fn shufpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let imm = cx.imm8(i, 2) & 3;
-    binary(cx, i, |cx, d, a, b| match imm {
+/// `d` = the low half of `a` below the high half of `b`.
+pub fn low_high(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    if d == b {
+        if a != b {
+            cx.m.ins(3, d, 0, a, 0);
+        }
+        return;
+    }
+    if d != a {
+        cx.m.mov_v(d, a);
+    }
+    cx.m.ins(3, d, 1, b, 1);
+}
+
+pub fn shufpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let imm = cx.imm8(i);
+    halves(cx, i, |cx, half, d, a, b| match imm >> (2 * half) & 3 {
         0 => cx.m.zip1(Ar::D2, d, a, b),
         1 => cx.m.ext(d, a, b, 8),
-        2 if a == b => {}
-        2 => cx.m.ins(3, d, 1, b, 1),
+        2 => low_high(cx, d, a, b),
         _ => cx.m.zip2(Ar::D2, d, a, b),
     })
 }
 
 /// Narrows the destination, then the source, with saturation. `size` is the result lanes'.
-fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size: u8) -> Lowered {
+pub fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size: u8) -> Lowered {
     let low = [Ar::B8, Ar::H4][usize::from(size)];
-    binary(cx, i, |cx, d, a, b| {
+    apart(cx, i, |cx, d, a, b| {
         op(&mut cx.m, low, d, a);
         if a == b {
             cx.m.dup(Ar::D2, d, d, 0);
@@ -251,13 +260,14 @@ fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size: u8)
 }
 
 /// PALIGNR: destination above source, shifted right by bytes.
-fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    let by = u32::from(cx.imm8(i, 2));
+pub fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let by = u32::from(cx.imm8(i));
     binary(cx, i, |cx, d, a, b| match by {
-        0 if a == b => {}
+        0 if d == b => {}
         0 => cx.m.mov_v(d, b),
         1..16 => cx.m.ext(d, b, a, by),
-        16 => {}
+        16 if d == a => {}
+        16 => cx.m.mov_v(d, a),
         17..32 => {
             let z = cx.vtmp();
             cx.m.zero_v(z);
@@ -268,26 +278,54 @@ fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PMOVSX, PMOVZX: doubles the low lanes from 2^`from` to 2^`to` bytes, one word a step.
-fn extend(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, u32), from: u32, to: u32) -> Lowered {
+pub fn extend(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, u32), from: u32, to: u32) -> Lowered {
+    const LOW: [Ar; 3] = [Ar::B8, Ar::H4, Ar::S2];
+    if Width::of(i) == Width::Vex256 {
+        // All but the last step are those of 128 bits; that one doubles either half.
+        let d = cx.vreg(i, 0)?;
+        let mut s = cx.vsrc(i, 1)?;
+        for size in from..to - 1 {
+            let t = cx.vtmp();
+            op(&mut cx.m, LOW[size as usize], t, s, 0);
+            s = t;
+        }
+        let n = i.op0_register().number();
+        let high = cx.upper_target(n);
+        op(&mut cx.m, Ar::full(to as u8 - 1), high, s, 0);
+        op(&mut cx.m, LOW[to as usize - 1], d, s, 0);
+        cx.set_upper(n, high);
+        return Ok(());
+    }
     unary(cx, i, |cx, d, n| {
         let mut s = n;
         for size in from..to {
-            op(&mut cx.m, [Ar::B8, Ar::H4, Ar::S2][size as usize], d, s, 0);
+            op(&mut cx.m, LOW[size as usize], d, s, 0);
             s = d;
         }
     })
 }
 
-/// BLENDPS, BLENDPD, PBLENDW: lanes whose bit is set come from the source.
-fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+/// BLENDPS, BLENDPD, PBLENDW: lanes whose bit is set come from the second source. The halves of a YMM register have bits of their own where there are
+/// enough.
+pub fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let count = 16 >> size;
-    let imm = u32::from(cx.imm8(i, 2)) & ((1 << count) - 1);
-    binary(cx, i, |cx, d, _, b| {
-        if d == b || imm == 0 {
+    let bits = u32::from(cx.imm8(i));
+    halves(cx, i, |cx, half, d, a, b| {
+        let all = (1 << count) - 1;
+        let imm = bits >> (half * count % 8) & all;
+        // The lanes that do not come from what is in `d` to begin with.
+        let (base, b, imm) = if d == b { (b, a, !imm & all) } else { (a, b, imm) };
+        if imm == all {
+            if d != b {
+                cx.m.mov_v(d, b);
+            }
             return;
         }
-        if imm == (1 << count) - 1 {
-            return cx.m.mov_v(d, b);
+        if d != base {
+            cx.m.mov_v(d, base);
+        }
+        if d == b || imm == 0 {
+            return;
         }
         let (bits, bytes): (u32, u32) = (imm.count_ones(), 1 << size);
         if bits == 1 {
@@ -318,9 +356,19 @@ fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
 /// BLENDV: lanes whose sign in XMM0 is set come from the source.
 fn blendv(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
     let mask = V(xrun_runtime::abi::xmm(0));
-    binary(cx, i, |cx, d, _, b| {
-        let t = cx.vtmp();
-        cx.m.cmlt_zero(ar, t, mask);
+    binary(cx, i, |cx, d, a, b| pick_by_sign(cx, ar, d, [a, b], mask))
+}
+
+/// `d` = lanes of the second where the sign in `mask` is set, else of the first.
+pub fn pick_by_sign(cx: &mut Cx<'_>, ar: Ar, d: V, from: [V; 2], mask: V) {
+    let [a, b] = from;
+    let t = if d == a || d == b { cx.vtmp() } else { d };
+    cx.m.cmlt_zero(ar, t, mask);
+    if d == a {
         cx.m.bit(d, b, t);
-    })
+    } else if d == b {
+        cx.m.bif(d, a, t);
+    } else {
+        cx.m.bsl(d, b, a);
+    }
 }

@@ -1,0 +1,204 @@
+//! Fused multiplication and addition (SDM vol. 2, VFMADD and its like): one rounding, in three orders of operands.
+//!
+//! AArch64 rounds as x86 does. A NaN result is the first operand that is one, of multiplicand, multiplier and addend (SDM vol. 1, table 14-17); AArch64's
+//! order is another, with FEAT_AFP too, so results are tested everywhere (see [`crate::isa::sse::float`]). Not as on x86: infinity times zero plus a
+//! quiet NaN raises the invalid flag here.
+
+use crate::emit::fp::{Fp, Shape};
+use crate::emit::{Masm, V};
+use crate::isa::Lowered;
+use crate::isa::cx::Cx;
+use crate::isa::sse::Width;
+use crate::rows;
+use iced_x86::{Instruction, Mnemonic};
+
+use Fp::{D, S};
+use Shape::{Packed, Scalar};
+
+rows! { "fma";
+    Vfmadd132ps => |cx, i| fused(cx, i, ADD, F132, Packed, S),
+    Vfmadd132pd => |cx, i| fused(cx, i, ADD, F132, Packed, D),
+    Vfmadd132ss => |cx, i| fused(cx, i, ADD, F132, Scalar, S),
+    Vfmadd132sd => |cx, i| fused(cx, i, ADD, F132, Scalar, D),
+    Vfmadd213ps => |cx, i| fused(cx, i, ADD, F213, Packed, S),
+    Vfmadd213pd => |cx, i| fused(cx, i, ADD, F213, Packed, D),
+    Vfmadd213ss => |cx, i| fused(cx, i, ADD, F213, Scalar, S),
+    Vfmadd213sd => |cx, i| fused(cx, i, ADD, F213, Scalar, D),
+    Vfmadd231ps => |cx, i| fused(cx, i, ADD, F231, Packed, S),
+    Vfmadd231pd => |cx, i| fused(cx, i, ADD, F231, Packed, D),
+    Vfmadd231ss => |cx, i| fused(cx, i, ADD, F231, Scalar, S),
+    Vfmadd231sd => |cx, i| fused(cx, i, ADD, F231, Scalar, D),
+    Vfmsub132ps => |cx, i| fused(cx, i, SUB, F132, Packed, S),
+    Vfmsub132pd => |cx, i| fused(cx, i, SUB, F132, Packed, D),
+    Vfmsub132ss => |cx, i| fused(cx, i, SUB, F132, Scalar, S),
+    Vfmsub132sd => |cx, i| fused(cx, i, SUB, F132, Scalar, D),
+    Vfmsub213ps => |cx, i| fused(cx, i, SUB, F213, Packed, S),
+    Vfmsub213pd => |cx, i| fused(cx, i, SUB, F213, Packed, D),
+    Vfmsub213ss => |cx, i| fused(cx, i, SUB, F213, Scalar, S),
+    Vfmsub213sd => |cx, i| fused(cx, i, SUB, F213, Scalar, D),
+    Vfmsub231ps => |cx, i| fused(cx, i, SUB, F231, Packed, S),
+    Vfmsub231pd => |cx, i| fused(cx, i, SUB, F231, Packed, D),
+    Vfmsub231ss => |cx, i| fused(cx, i, SUB, F231, Scalar, S),
+    Vfmsub231sd => |cx, i| fused(cx, i, SUB, F231, Scalar, D),
+    Vfnmadd132ps => |cx, i| fused(cx, i, NEGATED_ADD, F132, Packed, S),
+    Vfnmadd132pd => |cx, i| fused(cx, i, NEGATED_ADD, F132, Packed, D),
+    Vfnmadd132ss => |cx, i| fused(cx, i, NEGATED_ADD, F132, Scalar, S),
+    Vfnmadd132sd => |cx, i| fused(cx, i, NEGATED_ADD, F132, Scalar, D),
+    Vfnmadd213ps => |cx, i| fused(cx, i, NEGATED_ADD, F213, Packed, S),
+    Vfnmadd213pd => |cx, i| fused(cx, i, NEGATED_ADD, F213, Packed, D),
+    Vfnmadd213ss => |cx, i| fused(cx, i, NEGATED_ADD, F213, Scalar, S),
+    Vfnmadd213sd => |cx, i| fused(cx, i, NEGATED_ADD, F213, Scalar, D),
+    Vfnmadd231ps => |cx, i| fused(cx, i, NEGATED_ADD, F231, Packed, S),
+    Vfnmadd231pd => |cx, i| fused(cx, i, NEGATED_ADD, F231, Packed, D),
+    Vfnmadd231ss => |cx, i| fused(cx, i, NEGATED_ADD, F231, Scalar, S),
+    Vfnmadd231sd => |cx, i| fused(cx, i, NEGATED_ADD, F231, Scalar, D),
+    Vfnmsub132ps => |cx, i| fused(cx, i, NEGATED_SUB, F132, Packed, S),
+    Vfnmsub132pd => |cx, i| fused(cx, i, NEGATED_SUB, F132, Packed, D),
+    Vfnmsub132ss => |cx, i| fused(cx, i, NEGATED_SUB, F132, Scalar, S),
+    Vfnmsub132sd => |cx, i| fused(cx, i, NEGATED_SUB, F132, Scalar, D),
+    Vfnmsub213ps => |cx, i| fused(cx, i, NEGATED_SUB, F213, Packed, S),
+    Vfnmsub213pd => |cx, i| fused(cx, i, NEGATED_SUB, F213, Packed, D),
+    Vfnmsub213ss => |cx, i| fused(cx, i, NEGATED_SUB, F213, Scalar, S),
+    Vfnmsub213sd => |cx, i| fused(cx, i, NEGATED_SUB, F213, Scalar, D),
+    Vfnmsub231ps => |cx, i| fused(cx, i, NEGATED_SUB, F231, Packed, S),
+    Vfnmsub231pd => |cx, i| fused(cx, i, NEGATED_SUB, F231, Packed, D),
+    Vfnmsub231ss => |cx, i| fused(cx, i, NEGATED_SUB, F231, Scalar, S),
+    Vfnmsub231sd => |cx, i| fused(cx, i, NEGATED_SUB, F231, Scalar, D),
+    Vfmaddsub132ps => |cx, i| fused(cx, i, ADD_SUB, F132, Packed, S),
+    Vfmaddsub132pd => |cx, i| fused(cx, i, ADD_SUB, F132, Packed, D),
+    Vfmaddsub213ps => |cx, i| fused(cx, i, ADD_SUB, F213, Packed, S),
+    Vfmaddsub213pd => |cx, i| fused(cx, i, ADD_SUB, F213, Packed, D),
+    Vfmaddsub231ps => |cx, i| fused(cx, i, ADD_SUB, F231, Packed, S),
+    Vfmaddsub231pd => |cx, i| fused(cx, i, ADD_SUB, F231, Packed, D),
+    Vfmsubadd132ps => |cx, i| fused(cx, i, SUB_ADD, F132, Packed, S),
+    Vfmsubadd132pd => |cx, i| fused(cx, i, SUB_ADD, F132, Packed, D),
+    Vfmsubadd213ps => |cx, i| fused(cx, i, SUB_ADD, F213, Packed, S),
+    Vfmsubadd213pd => |cx, i| fused(cx, i, SUB_ADD, F213, Packed, D),
+    Vfmsubadd231ps => |cx, i| fused(cx, i, SUB_ADD, F231, Packed, S),
+    Vfmsubadd231pd => |cx, i| fused(cx, i, SUB_ADD, F231, Packed, D),
+}
+
+/// What becomes of the signs.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// The product is negated.
+    product: bool,
+    addend: Addend,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addend {
+    Added,
+    Subtracted,
+    /// In even lanes, added in odd ones.
+    SubtractedEven,
+    SubtractedOdd,
+}
+
+const fn kind(product: bool, addend: Addend) -> Kind {
+    Kind { product, addend }
+}
+const ADD: Kind = kind(false, Addend::Added);
+const SUB: Kind = kind(false, Addend::Subtracted);
+const NEGATED_ADD: Kind = kind(true, Addend::Added);
+const NEGATED_SUB: Kind = kind(true, Addend::Subtracted);
+const ADD_SUB: Kind = kind(false, Addend::SubtractedEven);
+const SUB_ADD: Kind = kind(false, Addend::SubtractedOdd);
+
+/// Which operands are multiplicand, multiplier and addend.
+pub type Order = [usize; 3];
+const F132: Order = [0, 2, 1];
+const F213: Order = [1, 0, 2];
+const F231: Order = [1, 2, 0];
+
+fn fused(cx: &mut Cx<'_>, i: &Instruction, kind: Kind, order: Order, shape: Shape, fp: Fp) -> Lowered {
+    let (d, n) = (cx.vreg(i, 0)?, i.op0_register().number());
+    if Width::of(i) != Width::Vex256 {
+        let from = [d, cx.vreg(i, 1)?, cx.vsrc(i, 2)?];
+        match shape {
+            Packed => packed(cx, kind, order, fp, d, from),
+            Scalar => {
+                let [x, y, z] = order.map(|k| from[k]);
+                let r = cx.vtmp();
+                kind.scalar(&mut cx.m, fp, r, [x, y, z]);
+                cx.fix_nan_fused(Scalar, fp, r, [x, y, z]);
+                cx.merge(fp, d, r);
+            }
+        }
+        return Ok(());
+    }
+    let last = cx.vsrc_halves(i, 2)?;
+    let uppers = [cx.upper(n), cx.upper(i.op1_register().number())];
+    let low = [d, cx.vreg(i, 1)?, last[0]];
+    let high = cx.upper_target(n);
+    cx.with_vtmps(|cx| packed(cx, kind, order, fp, d, low));
+    cx.with_vtmps(|cx| packed(cx, kind, order, fp, high, [uppers[0], uppers[1], last[1]]));
+    cx.set_upper(n, high);
+    Ok(())
+}
+
+impl Kind {
+    /// Lane 0 of `d`, from multiplicand, multiplier and addend.
+    pub fn scalar(self, m: &mut Masm, fp: Fp, d: V, [x, y, z]: [V; 3]) {
+        m.fmadd(self.product, self.addend == Addend::Subtracted, fp, d, x, y, z);
+    }
+}
+
+/// What a scalar instruction of this family does, and to which of its operands.
+pub fn scalar(m: Mnemonic) -> Option<(Kind, Order, Fp)> {
+    use Mnemonic::*;
+    Some(match m {
+        Vfmadd132ss => (ADD, F132, S),
+        Vfmadd132sd => (ADD, F132, D),
+        Vfmadd213ss => (ADD, F213, S),
+        Vfmadd213sd => (ADD, F213, D),
+        Vfmadd231ss => (ADD, F231, S),
+        Vfmadd231sd => (ADD, F231, D),
+        Vfmsub132ss => (SUB, F132, S),
+        Vfmsub132sd => (SUB, F132, D),
+        Vfmsub213ss => (SUB, F213, S),
+        Vfmsub213sd => (SUB, F213, D),
+        Vfmsub231ss => (SUB, F231, S),
+        Vfmsub231sd => (SUB, F231, D),
+        Vfnmadd132ss => (NEGATED_ADD, F132, S),
+        Vfnmadd132sd => (NEGATED_ADD, F132, D),
+        Vfnmadd213ss => (NEGATED_ADD, F213, S),
+        Vfnmadd213sd => (NEGATED_ADD, F213, D),
+        Vfnmadd231ss => (NEGATED_ADD, F231, S),
+        Vfnmadd231sd => (NEGATED_ADD, F231, D),
+        Vfnmsub132ss => (NEGATED_SUB, F132, S),
+        Vfnmsub132sd => (NEGATED_SUB, F132, D),
+        Vfnmsub213ss => (NEGATED_SUB, F213, S),
+        Vfnmsub213sd => (NEGATED_SUB, F213, D),
+        Vfnmsub231ss => (NEGATED_SUB, F231, S),
+        Vfnmsub231sd => (NEGATED_SUB, F231, D),
+        _ => return None,
+    })
+}
+
+fn packed(cx: &mut Cx<'_>, kind: Kind, order: Order, fp: Fp, d: V, from: [V; 3]) {
+    let [x, y, z] = order.map(|k| from[k]);
+    let r = if from.contains(&d) { cx.vtmp() } else { d };
+    match kind.addend {
+        Addend::Added => cx.m.mov_v(r, z),
+        Addend::Subtracted => cx.m.fneg_v(fp, r, z),
+        even_or_odd => {
+            let sign: u128 = match fp {
+                S => 1 << 31 | 1 << 95,
+                D => 1 << 63,
+            };
+            let odd = if even_or_odd == Addend::SubtractedOdd { 8 << fp.size() } else { 0 };
+            cx.m.ldr_q_literal(r, sign << odd);
+            cx.m.eor_v(r, r, z);
+        }
+    }
+    if kind.product {
+        cx.m.fmls(fp, r, x, y);
+    } else {
+        cx.m.fmla(fp, r, x, y);
+    }
+    cx.fix_nan_fused(Packed, fp, r, [x, y, z]);
+    if r != d {
+        cx.m.mov_v(d, r);
+    }
+}

@@ -1,0 +1,59 @@
+//! AVX, AVX2, FMA, F16C (SDM vol. 1, chapter 14; vol. 2): what SSE does, with a destination of its own, on 128 or 256 bits.
+//!
+//! The lower 128 bits of a YMM register are its XMM register, in v16-v31; the upper ones are asked for by number ([`Cx::upper`]). Most rows here name a
+//! function of [`super::sse`], which does 256 bits as twice 128. What is particular to AVX has its function in this directory.
+//! A VEX-encoded instruction that writes an XMM register clears the upper half (vol. 1, 14.1.2): that is done here, for all of them.
+//!
+//! | file | rows |
+//! |---|---|
+//! | [`arith`] | packed integers, logic, shifts, tests |
+//! | [`float`] | floating point, comparisons, conversions |
+//! | [`fma`] | fused multiplication and addition |
+//! | [`moves`] | moves, insertions, extractions, broadcasts, VZEROUPPER |
+//! | [`shuffle`] | shuffles, permutations, blends, packs |
+//! | [`masked`] | masked moves and gathers |
+//! | [`crypto`] | AES, carry-less multiplication, string compares |
+
+use super::cx::Cx;
+use super::{Decline, Lowered};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
+
+pub mod arith;
+pub mod crypto;
+pub mod float;
+pub mod fma;
+pub mod masked;
+pub mod moves;
+pub mod shuffle;
+
+/// Whether `i` is VEX-encoded and writes an XMM register, its first operand.
+pub fn clears(i: &Instruction) -> bool {
+    use Mnemonic::*;
+    i.op0_kind() == OpKind::Register
+        && i.op0_register().is_xmm()
+        && i.code().encoding() == EncodingKind::VEX
+        && !matches!(
+            i.mnemonic(),
+            Vcomiss
+                | Vcomisd
+                | Vucomiss
+                | Vucomisd
+                | Vptest
+                | Vtestps
+                | Vtestpd
+                | Vpcmpestri
+                | Vpcmpestrm
+                | Vpcmpistri
+                | Vpcmpistrm
+                | Vpcmpestri64
+                | Vpcmpestrm64
+        )
+}
+
+/// Lowers an instruction that [`clears`], by its row.
+pub fn lower(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let row = super::row(i.mnemonic()).ok_or(Decline::Unsupported("no row"))?;
+    (row.lower)(cx, i)?;
+    cx.zero_upper(i.op0_register().number());
+    Ok(())
+}
