@@ -11,7 +11,7 @@ use std::mem::offset_of;
 use xrun_runtime::engine::{FlagForm, Ordering, Trap, VDSO_NOP};
 use xrun_runtime::helpers::Helper;
 use xrun_runtime::state::CpuState;
-use xrun_runtime::state::gpr::{RAX, RCX, RDX};
+use xrun_runtime::state::gpr::{RAX, RCX, RDI, RDX, RSI};
 
 rows! { "system";
     Syscall => |cx, i| { cx.syscall(i.next_ip()); Ok(()) },
@@ -70,9 +70,12 @@ rows! { "system";
 fn nop(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let d = i.memory_displacement32();
     if cx.region.vdso && i.op0_kind() == OpKind::Memory && d & 0xffff_0000 == VDSO_NOP {
-        cx.canonical(cx.live_out());
         cx.m.mov_imm(X(0), u64::from(d & 0xffff));
-        cx.call_helper(Helper::Vdso);
+        cx.m.mov(Sz::X, X(1), pinned(RDI));
+        cx.m.mov(Sz::X, X(2), pinned(RSI));
+        cx.call_pure(Helper::Vdso);
+        cx.m.mov(Sz::X, pinned(RAX), X(0));
+        cx.m.ldp(pinned(RCX), pinned(RDX), STATE, offset_of!(CpuState, spill) as i32);
     }
     Ok(())
 }

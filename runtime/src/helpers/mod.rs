@@ -38,7 +38,7 @@ helpers! {
     Idiv64 => integer::idiv64,
     /// CPUID: leaf in EAX, subleaf in ECX.
     Cpuid => integer::cpuid,
-    /// A vDSO function: a = which.
+    /// A vDSO function, pure: a = which, b and c = its first arguments; see [`time::vdso`].
     Vdso => time::vdso,
     /// LDMXCSR: a = the value.
     Ldmxcsr => sse::ldmxcsr,

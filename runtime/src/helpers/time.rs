@@ -1,17 +1,17 @@
 //! What the vDSO's functions ask: the host's clocks, through its C library and so its vDSO. See [`crate::image::vdso`].
 
 use crate::image::vdso::function;
-use crate::state::{CpuState, gpr};
+use crate::state::CpuState;
 
-/// Function `n` of the vDSO with its first arguments in RDI and RSI: RAX = 0 and the two result words in RCX and RDX, or RAX = 1
-/// when the kernel should be asked.
+/// Function `n` of the vDSO with its first two arguments: 0 and two words in the first places of `spill`, or 1 when the kernel should be
+/// asked.
 ///
 /// # Safety
 /// `cpu` is the running thread's state.
-pub unsafe extern "C" fn vdso(cpu: *mut CpuState, n: u64, _: u64, _: u64) -> u64 {
+pub unsafe extern "C" fn vdso(cpu: *mut CpuState, n: u64, first: u64, second: u64) -> u64 {
     // SAFETY: the thunk passes the running thread's state, which nothing else touches during the call.
     let cpu = unsafe { &mut *cpu };
-    let clock = cpu.gpr[gpr::RDI] as libc::clockid_t;
+    let clock = first as libc::clockid_t;
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: each call fills a live structure.
     let answer = unsafe {
@@ -21,15 +21,13 @@ pub unsafe extern "C" fn vdso(cpu: *mut CpuState, n: u64, _: u64, _: u64) -> u64
                 Some((ts.tv_sec, ts.tv_nsec / 1000))
             }
             function::CLOCK_GETRES if libc::clock_getres(clock, &mut ts) == 0 => Some((ts.tv_sec, ts.tv_nsec)),
-            function::GETCPU => Some(cpu_and_node(cpu.gpr[gpr::RSI] != 0)),
+            function::GETCPU => Some(cpu_and_node(second != 0)),
             _ => None,
         }
     };
-    let (first, second) = answer.unwrap_or_default();
-    cpu.gpr[gpr::RAX] = u64::from(answer.is_none());
-    cpu.gpr[gpr::RCX] = first as u64;
-    cpu.gpr[gpr::RDX] = second as u64;
-    0
+    let (a, b) = answer.unwrap_or_default();
+    (cpu.spill[0], cpu.spill[1]) = (a as u64, b as u64);
+    u64::from(answer.is_none())
 }
 
 fn cpu_and_node(with_node: bool) -> (i64, i64) {
