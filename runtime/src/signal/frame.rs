@@ -310,7 +310,8 @@ fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
     header[0] = f.xfeatures() & !initial;
     access::put(at.wrapping_add(512), &header)?;
     if f.avx {
-        access::put(at.wrapping_add(YMM_OFFSET as u64), &cpu.uppers())?;
+        let uppers = if cpu.upper_live == 0 { [0; 16] } else { cpu.uppers() };
+        access::put(at.wrapping_add(YMM_OFFSET as u64), &uppers)?;
     }
     access::put(at.wrapping_add(size as u64), &FP_XSTATE_MAGIC2)
 }
