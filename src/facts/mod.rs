@@ -52,7 +52,6 @@ impl Facts {
             flags.resize(n, Flags::empty());
         }
         facts.depends.clear();
-        facts.uppers = upper::named(region);
         // Without a loop one pass, from the end, sees every successor before its user.
         let mut loops = false;
         // Successors outside the region do not change from pass to pass: look at them once.
@@ -82,6 +81,7 @@ impl Facts {
                 _ => facts.live_out[at] = Flags::all(),
             }
         }
+        facts.uppers = if loops { upper::named(region) } else { Vec::new() };
         let (live_out, live_in) = (&mut facts.live_out[..n], &mut facts.live_in[..n]);
         let live_target = &mut facts.live_target[..n];
         let mut again = true;

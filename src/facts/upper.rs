@@ -1,18 +1,10 @@
-//! Which YMM registers a loop works with: those that 256-bit instructions of a region name, if the region jumps back inside itself.
+//! Which YMM registers a loop works with: those that 256-bit instructions of its region name.
 
 use crate::guest::Region;
 use iced_x86::OpKind;
 
 /// Their numbers, the most named ones first.
 pub fn named(region: &Region) -> Vec<u8> {
-    let wide = |i: &iced_x86::Instruction| (0..i.op_count()).any(|n| number(i, n).is_some());
-    if !region.insts.iter().any(|x| wide(&x.i)) {
-        return Vec::new();
-    }
-    let back = |at: usize, t: u64| region.index_of(t).is_some_and(|k| k <= at);
-    if !region.insts.iter().enumerate().any(|(at, x)| x.target.is_some_and(|t| back(at, t))) {
-        return Vec::new();
-    }
     let mut count = [0u32; 16];
     for x in &region.insts {
         for n in (0..x.i.op_count()).filter_map(|n| number(&x.i, n)) {

@@ -242,6 +242,9 @@ const fn groups() -> [[Op; 8]; GROUPS] {
     g[13][1] = fixed(Code::Fxrstor_m512byte, &[MEM]);
     g[13][2] = fixed(Code::Ldmxcsr_m32, &[MEM]);
     g[13][3] = fixed(Code::Stmxcsr_m32, &[MEM]);
+    g[13][4] = fixed(Code::Xsave_mem, &[MEM]);
+    g[13][5] = fixed(Code::Xrstor_mem, &[MEM]);
+    g[18][4] = fixed(Code::Xsavec_mem, &[MEM]);
     g[15][0] = sized(Code::Nop_rm16, &[RM | V]);
     let shift = &[RM_REG | X, IB];
     g[16][2] = fixed(Code::Psrld_xmm_imm8, shift);
@@ -406,6 +409,7 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[0][0x29] = fixed(Code::Movaps_xmmm128_xmm, store);
     t[0][0x57] = fixed(Code::Xorps_xmm_xmmm128, load);
     t[0][0xae] = group(13);
+    t[0][0xc7] = group(18);
     t[0][0xc6] = fixed(Code::Shufps_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]);
     t[P66][0x10] = fixed(Code::Movupd_xmm_xmmm128, load);
     t[P66][0x11] = fixed(Code::Movupd_xmmm128_xmm, store);

@@ -29,8 +29,8 @@ pub mod shuffle;
 /// Whether `i` is VEX-encoded and writes an XMM register, its first operand.
 pub fn clears(i: &Instruction) -> bool {
     use Mnemonic::*;
-    i.op0_kind() == OpKind::Register
-        && i.op0_register().is_xmm()
+    i.op0_register().is_xmm()
+        && i.op0_kind() == OpKind::Register
         && i.code().encoding() == EncodingKind::VEX
         && !matches!(
             i.mnemonic(),

@@ -41,19 +41,31 @@ pub(crate) struct Homes {
     of: [Option<V>; 16],
     /// All registers whose upper halves the region names, if it has a loop.
     named: u16,
-    scratch: Vec<V>,
+    /// The first so many count.
+    scratch: [u8; 16],
+    left: u8,
 }
 
 impl Homes {
     /// `named`: by how much they are used.
     pub(super) fn new(named: &[u8]) -> Homes {
-        let mut of = [None; 16];
-        for (&n, home) in named.iter().zip(HOMES) {
-            of[usize::from(n)] = Some(V(home));
+        let mut homes = Homes { of: [None; 16], named: 0, scratch: abi::VSCRATCH, left: abi::VSCRATCH.len() as u8 };
+        // As nearly everywhere.
+        if named.is_empty() {
+            return homes;
         }
-        let taken = |v: u8| of.contains(&Some(V(v)));
-        let scratch = abi::VSCRATCH.into_iter().filter(|&v| !taken(v)).map(V).collect();
-        Homes { of, named: named.iter().fold(0, |all, n| all | 1 << n), scratch }
+        for (&n, home) in named.iter().zip(HOMES) {
+            homes.of[usize::from(n)] = Some(V(home));
+        }
+        homes.named = named.iter().fold(0, |all, n| all | 1 << n);
+        homes.left = 0;
+        for v in abi::VSCRATCH {
+            if !homes.of.contains(&Some(V(v))) {
+                homes.scratch[usize::from(homes.left)] = v;
+                homes.left += 1;
+            }
+        }
+        homes
     }
 }
 
@@ -62,7 +74,7 @@ impl Cx<'_> {
     pub(super) fn scratch_vector(&self, k: u8) -> Option<V> {
         match self.homes_off {
             true => abi::VSCRATCH.get(usize::from(k)).map(|&v| V(v)),
-            false => self.homes.scratch.get(usize::from(k)).copied(),
+            false => self.homes.scratch[..usize::from(self.homes.left)].get(usize::from(k)).map(|&v| V(v)),
         }
     }
 
