@@ -163,10 +163,10 @@ pub fn row(number: u64) -> Option<&'static Row> {
     ROWS.get(usize::from(i))
 }
 
-/// The whole table as text, one line a call: number, name, how it is answered.
+/// The whole table as text, one line a call: number, name, how it is answered. `docs/syscalls.md` is this text below a heading.
 pub fn listing() -> String {
     use std::fmt::Write;
-    let mut out = String::from("| number | call | answered by | note |\n|---|---|---|---|\n");
+    let mut out = String::from("| number | call | answered by | note |\n| --- | --- | --- | --- |\n");
     for r in ROWS {
         let (by, note) = match r.how {
             How::Pass(_) => ("the host's", ""),
@@ -192,6 +192,33 @@ mod tests {
         assert!(row(400).is_none());
         assert!(row(1 << 40).is_none());
         assert!(row(END as u64).is_none());
+    }
+
+    #[test]
+    fn the_page_is_current() {
+        let count = |wanted: fn(&How) -> bool| ROWS.iter().filter(|r| wanted(&r.how)).count();
+        let page = format!(
+            "# System calls\n\nWhat becomes of every x86_64 system call. Written from the table in `runtime/src/linux/rows.rs`, which \
+             `xrun syscalls` prints too;\nafter a change there: `BLESS=1 cargo test -p xrun-runtime the_page_is_current`.\n\n\
+             Of {} numbers, {} go to the host's own call, {} are answered by xrun, {} of those in part, {} are not supported yet, and {} \
+             are ENOSYS on\nx86_64 Linux too. A call that is missing returns ENOSYS.\n\n{}",
+            ROWS.len(),
+            count(|h| matches!(h, How::Pass(_))),
+            count(|h| matches!(h, How::Call(_) | How::Partial(..))),
+            count(|h| matches!(h, How::Partial(..))),
+            count(|h| matches!(h, How::Missing(_))),
+            count(|h| matches!(h, How::NotInLinux)),
+            listing()
+        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/syscalls.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            there == page,
+            "docs/syscalls.md is not what the table says: BLESS=1 cargo test -p xrun-runtime the_page"
+        );
     }
 
     /// Names and numbers against the C library's headers of an x86_64 machine.
