@@ -14,6 +14,7 @@ usage: xrun [OPTIONS] PROGRAM [ARGUMENTS]
        xrun explain PROGRAM ADDRESS
        xrun dump --stage=STAGE PROGRAM ADDRESS
        xrun syscalls
+       xrun binfmt install | uninstall | status
 
 options:
   -L DIR           look for the interpreter and libraries under DIR when they are not at their own paths
@@ -31,7 +32,7 @@ To run a program that is called like a command, give its path: xrun ./dump
 #[derive(Debug)]
 pub enum Command {
     Run(Config),
-    /// `explain`, `dump` or `syscalls` with the arguments behind it.
+    /// `explain`, `dump`, `syscalls` or `binfmt` with the arguments behind it.
     Tool(String, Vec<OsString>),
     Help,
     Version,
@@ -57,7 +58,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 Some(program) => return Ok(run(config, program, args)),
                 None => return Err("no program given after --".into()),
             },
-            b"explain" | b"dump" | b"syscalls" => {
+            b"explain" | b"dump" | b"syscalls" | b"binfmt" => {
                 let name = String::from_utf8_lossy(bytes).into_owned();
                 return Ok(Command::Tool(name, args.collect()));
             }

@@ -25,6 +25,7 @@
 //! - Every guest memory access is emitted by [`isa::Cx`]'s load and store methods, the one place that knows ordering.
 #![forbid(unsafe_code)]
 
+pub mod binfmt;
 pub mod cli;
 pub mod emit;
 pub mod facts;

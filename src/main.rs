@@ -8,7 +8,7 @@ use xrun::host::HostFeatures;
 
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1);
-    let command = if xrun_runtime::binfmt_preserved_argv0() {
+    let command = if xrun_runtime::binfmt::preserved_argv0() {
         cli::preserved(args).map(Command::Run).ok_or_else(|| "no program given".into())
     } else {
         cli::parse(args)
@@ -20,6 +20,14 @@ fn main() -> ExitCode {
             xrun_runtime::run(config)
         }
         Ok(Command::Tool(name, _)) if name == "syscalls" => Ok(xrun_runtime::linux::table::listing()),
+        Ok(Command::Tool(name, args)) if name == "binfmt" => match xrun::binfmt::run(args.into_iter()) {
+            Ok((text, true)) => Ok(text),
+            Ok((text, false)) => {
+                print!("{text}");
+                return ExitCode::FAILURE;
+            }
+            Err(e) => Err(e.to_string()),
+        },
         Ok(Command::Tool(name, args)) => {
             let args = args.iter().map(|a| a.to_string_lossy().into_owned());
             let text = if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) };

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`state`] | the guest CPU's registers in memory |
 //! | [`alloc`] | the allocator of the process |
+//! | [`binfmt`] | what the kernel says when binfmt_misc started the process |
 //! | [`abi`] | which host register holds what while translated code runs; the thunks |
 //! | [`engine`] | the contract with the translator |
 //! | [`code`] | the code cache: finding, chaining, invalidating translations |
@@ -20,6 +21,7 @@
 
 pub mod abi;
 pub mod alloc;
+pub mod binfmt;
 pub mod code;
 pub mod config;
 pub mod engine;
@@ -61,11 +63,4 @@ pub fn run(config: config::Config) -> ! {
 /// The host's AT_HWCAP and AT_HWCAP2: what the CPU can do, as the kernel says.
 pub fn host_hwcap() -> (u64, u64) {
     (image::host_auxv(libc::AT_HWCAP), image::host_auxv(libc::AT_HWCAP2))
-}
-
-/// How binfmt_misc started this process, if it did with flag P (Documentation/admin-guide/binfmt-misc.rst): the arguments are
-/// then xrun, the program's path, its argv[0], and the rest.
-pub fn binfmt_preserved_argv0() -> bool {
-    const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
-    image::host_auxv(libc::AT_FLAGS) & AT_FLAGS_PRESERVE_ARGV0 != 0
 }

@@ -26,6 +26,7 @@ pub mod layout;
 pub mod stack;
 pub mod vdso;
 
+use crate::binfmt;
 use crate::config::Config;
 use crate::memory::host::{self, PAGE};
 use crate::memory::space::{Effects, Space, TASK_SIZE};
@@ -41,7 +42,7 @@ use stack::at;
 /// What others may ask about the loaded program (for /proc/self and crash lines).
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// The program's file: absolute, links not resolved.
+    /// The program's file: absolute, links resolved.
     pub exe: PathBuf,
     /// Where the strings of argv and of the environment lie on the stack.
     pub args: Range<u64>,
@@ -130,7 +131,7 @@ fn build(
     let mut at_random = [0; 16];
     at_random.copy_from_slice(&random[..16]);
     let input = stack::Input {
-        execfn: config.program.as_os_str().as_bytes(),
+        execfn: binfmt::execfn().unwrap_or(config.program.as_os_str().as_bytes()),
         argv: &program.argv,
         envp,
         auxv: &auxv,
@@ -148,7 +149,7 @@ fn build(
     let mut cpu = CpuState { rip: entry, ..CpuState::default() };
     cpu.gpr[gpr::RSP] = stack.sp;
     let _ = PROCESS.set(Process {
-        exe: absolute(&program.path),
+        exe: name_of(&program.file, &program.path),
         args: stack.args,
         env: stack.env,
         auxv: stack.auxv,
@@ -191,7 +192,11 @@ fn find(config: &Config) -> Result<Program, LoadError> {
     let mut script: Option<PathBuf> = None;
     // The kernel follows as many (fs/exec.c: exec_binprm).
     for _ in 0..5 {
-        let file = match (open(&path), &script) {
+        let opened = match binfmt::take_program() {
+            Some(file) => Ok(file),
+            None => open(&path),
+        };
+        let file = match (opened, &script) {
             (Err(LoadError::Open { error, .. }), Some(script)) if error.kind() == ErrorKind::NotFound => {
                 match config.prefixed(&path).map(|p| (open(&p), p)) {
                     Some((Ok(file), p)) => {
@@ -239,8 +244,11 @@ fn interpreter(config: &Config, program: &Program) -> Result<Option<(PathBuf, Fi
     Err(first_error.unwrap_or_else(|| LoadError::NoInterp { path: program.path.clone(), interp: own }))
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.into())
+/// The absolute name of an open file, as the kernel tells it; without /proc, as far as its path leads to it.
+fn name_of(file: &File, path: &Path) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let told = std::fs::read_link(link).or_else(|_| path.canonicalize()).or_else(|_| std::path::absolute(path));
+    told.unwrap_or_else(|_| path.into())
 }
 
 // ---- mapping --------------------------------------------------------------------------------------------------------
@@ -424,6 +432,15 @@ fn environment() -> Vec<Vec<u8>> {
 pub(crate) fn host_auxv(key: u64) -> u64 {
     // SAFETY: getauxval reads the vector the kernel left.
     unsafe { libc::getauxval(key) }
+}
+
+/// As [`host_auxv`], where 0 is a value like others.
+pub(crate) fn host_auxv_entry(key: u64) -> Option<u64> {
+    // SAFETY: errno is this thread's own.
+    unsafe { *libc::__errno_location() = 0 };
+    let value = host_auxv(key);
+    // getauxval(3): ENOENT when there is none.
+    (value != 0 || IoError::last_os_error().raw_os_error() != Some(libc::ENOENT)).then_some(value)
 }
 
 /// The auxiliary vector in the kernel's order.

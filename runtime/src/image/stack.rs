@@ -6,6 +6,7 @@ use std::ops::Range;
 /// Keys of the auxiliary vector, in x86_64's numbers (which are arm64's too, but for the ones an architecture adds).
 pub mod at {
     pub const NULL: u64 = 0;
+    pub const EXECFD: u64 = 2;
     pub const PHDR: u64 = 3;
     pub const PHENT: u64 = 4;
     pub const PHNUM: u64 = 5;

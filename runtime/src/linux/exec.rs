@@ -1,12 +1,15 @@
 //! execve: amd64 programs run under xrun again, AArch64 ones by themselves, scripts by what their first line names, with no help
 //! from binfmt_misc. What can fail is found out before anything is given up, with the kernel's error numbers.
+//!
+//! Where the kernel itself started this program, by binfmt_misc, the next one is left to it as well: only the kernel can give a
+//! set-id program its credentials, and execute what may not be read.
 
 use std::ffi::CString;
 
 use super::errno::{Answer, Errno};
 use super::{kernel, path, procfs, quick, strace, user};
-use crate::config;
 use crate::thread::Thread;
+use crate::{binfmt, config};
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -55,6 +58,13 @@ enum Kind {
 fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -> Answer {
     let file = resolve(t, dir, name, flags)?;
     let guest_argv = pointers(argv)?;
+    if binfmt::started() {
+        match direct(t, &file, &guest_argv, envp) {
+            // No program, or the entry is gone.
+            Err(Errno(libc::ENOEXEC)) => {}
+            answer => return answer,
+        }
+    }
     let settled = inspect(&file, 0)?;
     let mut words: Vec<CString> = Vec::new();
     // The guest's own strings go to the kernel where they lie, so that their errors are the kernel's.

@@ -55,7 +55,8 @@ pub fn start() {
     // A trace sees every call.
     let direct = if crate::config::get().strace { &crate::thread::NO_CALLS } else { &table::DIRECT };
     crate::thread::set_syscalls(syscall, direct);
-    if let Some(name) = crate::config::get().program.file_name() {
+    // Where the kernel started the program it has done so.
+    if let Some(name) = crate::config::get().program.file_name().filter(|_| !crate::binfmt::started()) {
         const TASK_COMM_LEN: usize = 16;
         let mut comm = [0u8; TASK_COMM_LEN];
         for (c, b) in comm[..TASK_COMM_LEN - 1].iter_mut().zip(name.as_bytes()) {
