@@ -4,12 +4,15 @@
 # Says what it is about to install before it does; does nothing, quickly, when everything is there.
 #   scripts/setup.sh          install what is missing
 #   scripts/setup.sh --check  only say what is missing; exit 1 if anything is
+#   scripts/setup.sh --vm     what `make test-vm` needs beside: qemu-system-aarch64 and debootstrap
 #
 # On x86_64 xrun is cross-built and run under qemu-aarch64; on aarch64 it is built and run natively.
 set -euo pipefail
 
-check_only=0
-[ "${1:-}" = "--check" ] && check_only=1
+check_only=0 vm=0
+for arg in "$@"; do
+    case "$arg" in --check) check_only=1 ;; --vm) vm=1 ;; *) echo "setup: unknown argument $arg" >&2; exit 2 ;; esac
+done
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -36,6 +39,10 @@ case "$host" in
         ;;
     *) die "host architecture $host: xrun is developed on amd64 and arm64 only" ;;
 esac
+if [ $vm = 1 ]; then
+    packages+=(debootstrap cpio e2fsprogs)
+    backports+=(qemu-system-arm)
+fi
 
 # The programs that the tests and benchmarks run come from Debian too (scripts/roots.sh); that
 # needs the package lists of both architectures, which is why the foreign one is always added.
