@@ -3,11 +3,13 @@
 #   target/roots/amd64   what xrun runs
 #   target/roots/arm64   the same programs as native twins
 #   target/roots/peers   qemu-x86_64 as an AArch64 program, to compare with
-# usage: scripts/roots.sh [amd64] [arm64] [peers]      (all three by default)
+#   target/roots/programs-amd64, programs-arm64   the larger programs of `make test-programs`
+# usage: scripts/roots.sh [amd64] [arm64] [peers]      (these three by default)
+#        scripts/roots.sh programs-amd64 | programs-arm64
 #
 # apt resolves and verifies the packages as for an empty system of that architecture; nothing is
 # installed on this machine. Downloads are kept in target/debs; a root is made again only when
-# scripts/roots.packages or this script changes. Needs no root rights, only apt's package lists
+# its list (scripts/roots.packages, scripts/programs.packages) or this script changes. Needs no root rights, only apt's package lists
 # (scripts/setup.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -69,18 +71,20 @@ finish() { # what maintainer scripts would have done
 mkdir -p target
 for what in "${wanted[@]}"; do
     root=target/roots/$what
-    stamp=$(cat scripts/roots.packages scripts/roots.sh | sha256sum | cut -d' ' -f1)
+    packages=scripts/roots.packages size="50 MB" arch=$what
+    case "$what" in programs-*) packages=scripts/programs.packages size="450 MB" arch=${what#programs-} ;; esac
+    stamp=$(cat $packages scripts/roots.sh | sha256sum | cut -d' ' -f1)
     [ "$(cat "$root/.stamp" 2>/dev/null)" = "$stamp" ] && continue
     case "$what" in
-        amd64 | arm64)
-            list=($(sed 's/#.*//' scripts/roots.packages | awk -v a="$what" 'NF == 1 || $2 == a { print $1 }'))
-            say "$what: downloading ${#list[@]} packages and what they depend on (about 50 MB)"
-            apt_for "$what" --download-only install "${list[@]}" |
+        amd64 | arm64 | programs-amd64 | programs-arm64)
+            list=($(sed 's/#.*//' $packages | awk -v a="$arch" 'NF == 1 || $2 == a { print $1 }'))
+            say "$what: downloading ${#list[@]} packages and what they depend on (about $size)"
+            apt_for "$arch" --download-only install "${list[@]}" |
                 grep -E '^(Get|E:|Err)' | sed 's/^\(Get:[0-9]*\) [^ ]* /  \1 /' || true
             debs=()
             while read -r deb; do
-                debs+=("target/debs/$what/$deb")
-            done < <(apt_for "$what" --print-uris -o Dir::Cache::archives=/nonexistent/ install "${list[@]}" 2>/dev/null |
+                debs+=("target/debs/$arch/$deb")
+            done < <(apt_for "$arch" --print-uris -o Dir::Cache::archives=/nonexistent/ install "${list[@]}" 2>/dev/null |
                 awk -F"'" '/^\x27/ { split($3, f, " "); print f[1] }')
             [ ${#debs[@]} -gt 0 ] || die "$what: apt resolves nothing; run scripts/setup.sh first"
             for deb in "${debs[@]}"; do [ -s "$deb" ] || die "$deb was not downloaded"; done
