@@ -22,7 +22,7 @@ QEMU   :=
 endif
 export XRUN
 
-.PHONY: all build setup roots data demo test bench bench-translate fuzz clean help
+.PHONY: all build setup roots data demo test test-vm test-programs bench bench-translate fuzz clean help
 
 all: build
 
@@ -48,6 +48,12 @@ demo: build data ## Debian's amd64 pbzip2 under xrun on real data, beside qemu-x
 
 test: ## everything CI runs
 	@scripts/test.sh
+
+test-vm: build ## a real arm64 kernel in qemu-system-aarch64 with xrun in binfmt_misc, an amd64 Debian root; needs root
+	@scripts/test-vm.sh $(ROUNDS)
+
+test-programs: build ## larger programs (git, gcc, node, java, postgres, ...) under xrun, compared with native; CASES="git gcc"; needs root
+	@scripts/test-programs.sh $(CASES)
 
 bench: build data ## instructions executed, as ratios to native; INSN=DIR, ARGS="--help" for more
 	@$(CARGO) bench --profile dev --bench ratio -- $(if $(INSN),--insn $(INSN)) --cpu $(CPU) $(ARGS)
