@@ -51,25 +51,6 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Lowers instruction `at` by its row, on its own.
-    fn lower_one(&self, cx: &mut Cx<'_>, at: usize) {
-        let region = cx.region;
-        let i = &region.insts[at].i;
-        let done = if i.is_invalid() {
-            Err(Decline::Undefined)
-        } else {
-            match isa::lowering(i) {
-                Some(lower) => cx.lower(|cx| lower(cx, i)),
-                None => Err(Decline::Unsupported("no row")),
-            }
-        };
-        match done {
-            Err(Decline::Undefined) => cx.trap(Trap::Undefined, i.ip()),
-            Err(Decline::Unsupported(_)) => cx.trap(Trap::Unsupported, i.ip()),
-            Ok(()) => cx.leave_run(at + cx.skip),
-        }
-    }
-
     /// Lowers a region that was found, with its facts.
     pub fn lower(&self, region: &Region, facts: &facts::Facts, request: Request) -> Translation {
         self.lower_in(region, facts, request, &mut Buffers::default())
@@ -81,31 +62,70 @@ impl Translator {
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
         cx.open();
-        let mut next = 0;
-        while next < region.insts.len() {
-            let at = next;
-            next += 1;
-            if facts.fuse[at] != Fuse::Done {
-                cx.begin(at);
-                if isa::sse::run::lower(&mut cx) {
-                    next += std::mem::take(&mut cx.skip);
-                    cx.leave_run(next - 1);
-                } else if facts.fuse[at] == Fuse::Alone || !cx.lower_fused() {
-                    self.lower_one(&mut cx, at);
-                    next += std::mem::take(&mut cx.skip);
-                    if next == at + 1 && facts.fuse.get(next) == Some(&Fuse::Done) {
-                        cx.begin(next);
-                        self.lower_one(&mut cx, next);
-                    }
-                }
-            }
+        // Only loops win what looking for this costs. With FEAT_AFP there is nothing to merge.
+        let looked = request.extent == Extent::Loop && !self.host.afp && facts.uppers.is_empty();
+        if let Some(zeros) = looked.then(|| facts::zero::find(region)).flatten() {
+            let otherwise = cx.assume_zeros(zeros);
+            lower_all(&mut cx);
+            cx.start_again(otherwise);
         }
-        cx.finish_cold();
+        lower_all(&mut cx);
         let mut t = cx.finish(memory);
         t.entries.push(Entry { guest: region.entry, word: entry });
         t.depends.extend_from_slice(&region.depends);
         t.depends.extend_from_slice(&facts.depends);
         t
+    }
+}
+
+/// Lowers the whole region once.
+fn lower_all(cx: &mut Cx<'_>) {
+    let facts = cx.facts;
+    let mut next = 0;
+    while next < cx.region.insts.len() {
+        let at = next;
+        next += 1;
+        if facts.fuse[at] != Fuse::Done {
+            cx.begin(at);
+            if isa::sse::run::lower(cx) || isa::avx::run::lower(cx) {
+                next += std::mem::take(&mut cx.skip);
+                cx.leave_run(next - 1);
+            } else if facts.fuse[at] == Fuse::Alone || !cx.lower_fused() {
+                lower_one(cx, at);
+                next += std::mem::take(&mut cx.skip);
+                if next == at + 1 && facts.fuse.get(next) == Some(&Fuse::Done) {
+                    cx.begin(next);
+                    lower_one(cx, next);
+                }
+            }
+        }
+    }
+    cx.finish_cold();
+}
+
+/// Lowers instruction `at`, which was opened, fused or by its row.
+pub(crate) fn lower_opened(cx: &mut Cx<'_>, at: usize) {
+    if !cx.lower_fused() {
+        lower_one(cx, at);
+    }
+}
+
+/// Lowers instruction `at` by its row, on its own.
+fn lower_one(cx: &mut Cx<'_>, at: usize) {
+    let region = cx.region;
+    let i = &region.insts[at].i;
+    let done = if i.is_invalid() {
+        Err(Decline::Undefined)
+    } else {
+        match isa::lowering(i) {
+            Some(lower) => cx.lower(|cx| lower(cx, i)),
+            None => Err(Decline::Unsupported("no row")),
+        }
+    };
+    match done {
+        Err(Decline::Undefined) => cx.trap(Trap::Undefined, i.ip()),
+        Err(Decline::Unsupported(_)) => cx.trap(Trap::Unsupported, i.ip()),
+        Ok(()) => cx.leave_run(at + cx.skip),
     }
 }
 

@@ -87,7 +87,7 @@ pub struct Mark {
 }
 
 /// See [`Mark::replay`].
-pub const REPLAY_MOST: usize = 16;
+pub const REPLAY_MOST: usize = 48;
 
 /// How the guest's CF is found in the host's C at some point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

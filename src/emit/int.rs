@@ -378,6 +378,12 @@ impl Masm {
         self.ls(bytes, opc, s.0, at, true);
     }
 
+    /// Stores, then adds `by` (below 256) to `n`.
+    pub fn str_v_post(&mut self, bytes: u32, s: V, n: X, by: u32) {
+        let (size, opc) = if bytes == 16 { (0, 2) } else { (bytes.trailing_zeros(), 0) };
+        self.word(size << 30 | 0x3c00_0400 | opc << 22 | (by & 0xff) << 12 | u32::from(n.0) << 5 | u32::from(s.0));
+    }
+
     /// Load/store register, all its forms: unsigned scaled offset, unscaled offset, register offset (Arm ARM, C4.1.94).
     /// The caller has made the address fit ([`Addr`], [`fits_offset`]).
     fn ls(&mut self, bytes: u32, opc: u32, t: u8, at: Addr, v: bool) {

@@ -123,7 +123,7 @@ fn whole(i: &Instruction, n: u32) -> Option<Register> {
 }
 
 /// Plain computations on registers and constants: no memory, no fault, first operand written (or only flags), the others only read.
-fn is_simple(i: &Instruction) -> bool {
+pub fn is_simple(i: &Instruction) -> bool {
     use Mnemonic::*;
     let known = matches!(
         i.mnemonic(),
@@ -255,11 +255,11 @@ fn pair(i: &Instruction, j: &Instruction) -> bool {
         && (i.mnemonic() == Mnemonic::Push || i.op0_register() != j.op0_register())
 }
 
-/// The instructions before `at` in its run, last first, as far back as nothing jumps in between.
-fn before(region: &Region, at: usize) -> impl Iterator<Item = &Instruction> {
+/// The instructions before `at` in its run, last first, as far back as nothing jumps in between and at most `window`.
+fn before(region: &Region, at: usize, window: usize) -> impl Iterator<Item = &Instruction> {
     (0..at)
         .rev()
-        .take(WINDOW)
+        .take(window)
         .take_while(move |&k| region.falls_to(k) == Some(k + 1) && !region.insts[k + 1].join)
         .map(|k| &region.insts[k].i)
 }
@@ -273,7 +273,7 @@ fn dividend(region: &Region, at: usize) -> Known {
         return Known::Nothing;
     }
     let mut rax_changed = false;
-    for i in before(region, at) {
+    for i in before(region, at, 4 * WINDOW) {
         match i.mnemonic() {
             Mnemonic::Cqo if bytes == 8 && !rax_changed => return Known::HighSign,
             Mnemonic::Cdq if bytes == 4 && !rax_changed => return Known::HighSign,
@@ -304,6 +304,34 @@ fn dividend(region: &Region, at: usize) -> Known {
     Known::Nothing
 }
 
+/// Whether the whole of `r` is overwritten soon after instruction `at`, with nothing in between that reads it or could be stopped at.
+pub fn dead_after(region: &Region, at: usize, r: Register) -> bool {
+    let mut k = at;
+    for _ in 0..WINDOW {
+        let Some(next) = region.falls_to(k) else { return false };
+        k = next;
+        let i = &region.insts[k].i;
+        if !is_simple(i) {
+            return false;
+        }
+        let reads = (1..i.op_count())
+            .any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).full_register() == r)
+            || i.memory_base().full_register() == r
+            || i.memory_index().full_register() == r;
+        let moves = matches!(
+            i.mnemonic(),
+            Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd | Mnemonic::Lea
+        );
+        if moves && whole(i, 0) == Some(r) && !reads {
+            return true;
+        }
+        if touches(i, r) {
+            return false;
+        }
+    }
+    false
+}
+
 /// SETcc's register was zeroed shortly before and not touched since.
 fn zero_before(region: &Region, at: usize) -> bool {
     let i = &region.insts[at].i;
@@ -311,7 +339,7 @@ fn zero_before(region: &Region, at: usize) -> bool {
         return false;
     }
     let r = i.op0_register().full_register();
-    for i in before(region, at) {
+    for i in before(region, at, WINDOW) {
         if touches(i, r) {
             let zeroed = i.mnemonic() == Mnemonic::Xor
                 && i.op1_kind() == OpKind::Register

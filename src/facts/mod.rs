@@ -4,6 +4,7 @@
 
 pub mod fuse;
 pub mod upper;
+pub mod zero;
 
 pub use fuse::{Fuse, Known};
 

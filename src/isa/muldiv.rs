@@ -6,9 +6,10 @@ use super::Lowered;
 use super::cx::{Cx, Ext, Place, pinned, sz};
 use crate::emit::{Cond, Sz, X, ZR};
 use crate::facts::Known;
+use crate::facts::fuse::dead_after;
 use crate::guest::Flags;
 use crate::rows;
-use iced_x86::{Instruction, OpKind};
+use iced_x86::{Instruction, OpKind, Register};
 use xrun_runtime::engine::{FlagForm, Trap};
 use xrun_runtime::helpers::Helper;
 use xrun_runtime::state::gpr::{RAX, RDX};
@@ -203,15 +204,13 @@ fn div(cx: &mut Cx<'_>, i: &Instruction, signed: bool) -> Lowered {
         8 => div64(cx, b, signed),
         4 if !signed && cx.facts.known[cx.at] == Known::HighZero => {
             let error = cx.trap_label(Trap::DivideError);
-            let q = cx.tmp();
             cx.m.cbz(Sz::W, b, error);
-            cx.m.udiv(Sz::W, q, rax, b);
-            remainder(cx, Sz::W, q, b);
+            quotient(cx, Sz::W, b, false);
         }
         4 if signed && cx.facts.known[cx.at] == Known::HighSign => {
             // 0 and -1 are the divisors that can fail; -1 only for the least number, and then the quotient is the dividend.
             let error = cx.trap_label(Trap::DivideError);
-            let (t, q) = (cx.tmp(), cx.tmp());
+            let t = cx.tmp();
             let back = cx.m.label();
             let check = cx.cold(move |cx| {
                 cx.m.cbz(Sz::W, b, error);
@@ -223,8 +222,7 @@ fn div(cx: &mut Cx<'_>, i: &Instruction, signed: bool) -> Lowered {
             cx.m.lsr(Sz::W, t, t, 1);
             cx.m.cbz(Sz::W, t, check);
             cx.m.bind(back);
-            cx.m.sdiv(Sz::W, q, rax, b);
-            remainder(cx, Sz::W, q, b);
+            quotient(cx, Sz::W, b, true);
         }
         4 => {
             let error = cx.trap_label(Trap::DivideError);
@@ -316,21 +314,31 @@ fn div64(cx: &mut Cx<'_>, b: X, signed: bool) {
         cx.m.add_imm(Sz::X, t, b, 1);
         cx.m.lsr(Sz::X, q, t, 1);
         cx.m.cbz(Sz::X, q, slow);
-        cx.m.sdiv(Sz::X, q, rax, b);
     } else {
         if known != Known::HighZero {
             cx.m.cbnz(Sz::X, rdx, slow);
         }
         cx.m.cbz(Sz::X, b, slow);
-        cx.m.udiv(Sz::X, q, rax, b);
     }
-    remainder(cx, Sz::X, q, b);
+    quotient(cx, Sz::X, b, signed);
     cx.m.bind(back);
 }
 
-/// RDX = RAX - `q` * `b`, RAX = `q`.
-fn remainder(cx: &mut Cx<'_>, size: Sz, q: X, b: X) {
+/// RAX = RAX / `b`, RDX = the remainder; each only if it is not overwritten at once.
+fn quotient(cx: &mut Cx<'_>, size: Sz, b: X, signed: bool) {
     let (rax, rdx) = (pinned(RAX), pinned(RDX));
-    cx.m.msub(size, rdx, q, b, rax);
-    cx.m.mov(size, rax, q);
+    let dead = |r| dead_after(cx.region, cx.at, r);
+    let (no_quotient, no_remainder) = (dead(Register::RAX), dead(Register::RDX));
+    let q = if no_remainder { rax } else { cx.tmp() };
+    if signed {
+        cx.m.sdiv(size, q, rax, b);
+    } else {
+        cx.m.udiv(size, q, rax, b);
+    }
+    if !no_remainder {
+        cx.m.msub(size, rdx, q, b, rax);
+        if !no_quotient {
+            cx.m.mov(size, rax, q);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! String instructions: MOVS STOS LODS CMPS SCAS with REP, REPE, REPNE (SDM vol. 1, 7.3.9; vol. 2, REP), both directions, both address sizes.
 //!
 //! RSI, RDI and RCX are exact at every access that can fault, so a repeated form simply goes on when it is started again; between steps it can be stopped.
-//! Forward REP MOVS and REP STOS move 32 bytes at a time inside a page of each operand, so that a fault finds the registers where a byte-wise
+//! Forward REP MOVS and REP STOS move up to 32 bytes at a time inside a page of each operand, so that a fault finds the registers where a byte-wise
 //! copy would have them. The stores of one such instruction may be seen out of order, as SDM vol. 3, 9.2.4 allows; they are ordered against all others.
 
 use super::Lowered;
@@ -186,29 +186,24 @@ fn repeat(cx: &mut Cx<'_>, i: &Instruction, f: &Form, segment: bool) {
     }
     cx.m.bind(again);
     cx.m.cbz(f.size, rcx, done);
-    let elements = wide.then(|| blocks(cx, f, again));
-    let one = cx.m.label();
-    cx.m.bind(one);
+    if wide {
+        chunks(cx, f, again);
+    }
     step(cx, i, f);
     cx.m.sub_imm(f.size, rcx, rcx, 1);
-    if let Some(n) = elements {
-        cx.m.sub_imm(Sz::X, n, n, 1);
-        cx.m.cbnz(Sz::X, n, one);
-    }
     let l = cx.step_again(again);
     cx.m.b(l);
     cx.m.bind(done);
 }
 
-/// As many whole blocks as fit before the end of a page or of the string, then back to `again`; falls through with the number of single elements to do
-/// before it is worth looking again (at least 1).
-fn blocks(cx: &mut Cx<'_>, f: &Form, again: crate::emit::Label) -> X {
+/// All that fits before the end of a page or of the string: blocks, then the halves, quarters and so on of one, down to an element; then back to
+/// `again` if that was anything. Falls through for one element: it crosses into the next page, or the operands overlap, or go backward.
+fn chunks(cx: &mut Cx<'_>, f: &Form, again: crate::emit::Label) {
     const BLOCK: u32 = 32;
     let (rsi, rdi, rcx) = (pinned(RSI), pinned(RDI), pinned(RCX));
     let log = f.bytes.trailing_zeros();
     let (n, t, u) = (cx.tmp(), cx.tmp(), cx.tmp());
-    let (elements, single) = (cx.m.label(), cx.m.label());
-    cx.m.movz(Sz::X, n, 1, 0);
+    let single = cx.m.label();
     cx.m.tbnz(f.df, 63, single);
     if f.op == Op::Movs {
         // A destination less than a block above the source reads what it wrote.
@@ -231,33 +226,51 @@ fn blocks(cx: &mut Cx<'_>, f: &Form, again: crate::emit::Label) -> X {
     least(cx, n, t);
     cx.m.bind(many);
     cx.m.lsr(Sz::X, t, n, BLOCK.trailing_zeros());
-    cx.m.cbz(Sz::X, t, elements);
-    let copy = cx.m.label();
+    let (copy, rest) = (cx.m.label(), cx.m.label());
+    let (a, b) = match f.op {
+        Op::Movs => (cx.vtmp(), cx.vtmp()),
+        // The pattern.
+        _ => (crate::emit::V(xrun_runtime::abi::VSCRATCH[0]), crate::emit::V(xrun_runtime::abi::VSCRATCH[0])),
+    };
+    let ordered = cx.ordering != Ordering::Plain;
+    cx.m.cbz(Sz::X, t, rest);
     cx.m.bind(copy);
     cx.m.sub_imm(Sz::X, t, t, 1);
     if f.op == Op::Movs {
-        let (a, b) = (cx.vtmp(), cx.vtmp());
         cx.m.ldp_q(a, b, rsi, 0);
-        if cx.ordering != Ordering::Plain {
+        if ordered {
             cx.m.dmb(Dmb::Ishld);
         }
         cx.m.stp_q_post(a, b, rdi, BLOCK as i32);
         cx.m.add_imm(Sz::X, rsi, rsi, BLOCK);
     } else {
-        let v = crate::emit::V(xrun_runtime::abi::VSCRATCH[0]);
-        cx.m.stp_q_post(v, v, rdi, BLOCK as i32);
+        cx.m.stp_q_post(a, b, rdi, BLOCK as i32);
     }
     cx.m.sub_imm(Sz::X, rcx, rcx, BLOCK >> log);
     cx.m.cbnz(Sz::X, t, copy);
-    let l = cx.step_again(again);
-    cx.m.b(l);
-    cx.m.bind(elements);
-    // Fewer than a block: element by element up to there, at least one (which may cross into the next page).
+    cx.m.bind(rest);
+    let mut size = BLOCK / 2;
+    while size >= f.bytes {
+        let without = cx.m.label();
+        cx.m.tbz(n, size.trailing_zeros(), without);
+        if f.op == Op::Movs {
+            cx.m.ldr_v(size, a, Addr::Off(rsi, 0));
+            if ordered {
+                cx.m.dmb(Dmb::Ishld);
+            }
+            cx.m.str_v_post(size, a, rdi, size);
+            cx.m.add_imm(Sz::X, rsi, rsi, size);
+        } else {
+            cx.m.str_v_post(size, a, rdi, size);
+        }
+        cx.m.sub_imm(Sz::X, rcx, rcx, size >> log);
+        cx.m.bind(without);
+        size /= 2;
+    }
     cx.m.lsr(Sz::X, n, n, log);
-    cx.m.cbnz(Sz::X, n, single);
-    cx.m.movz(Sz::X, n, 1, 0);
+    let l = cx.step_again(again);
+    cx.m.cbnz(Sz::X, n, l);
     cx.m.bind(single);
-    n
 }
 
 /// `d` = bytes from `a` to the end of its page; `page` holds 4096.

@@ -12,6 +12,7 @@
 //! | [`moves`] | moves, insertions, extractions, broadcasts, VZEROUPPER |
 //! | [`shuffle`] | shuffles, permutations, blends, packs |
 //! | [`masked`] | masked moves and gathers |
+//! | [`run`] | scalar code of several instructions together |
 //! | [`crypto`] | AES, carry-less multiplication, string compares |
 
 use super::cx::Cx;
@@ -24,6 +25,7 @@ pub mod float;
 pub mod fma;
 pub mod masked;
 pub mod moves;
+pub mod run;
 pub mod shuffle;
 
 /// Whether `i` is VEX-encoded and writes an XMM register, its first operand.

@@ -71,6 +71,12 @@ impl<'a> Cx<'a> {
         label
     }
 
+    /// As [`Cx::cold`], at a label that is in use already, for instruction `at` with these flags.
+    pub(super) fn cold_at(&mut self, label: Label, at: usize, flags: FlagState, f: impl FnOnce(&mut Cx<'a>) + 'a) {
+        let uppers = self.uppers;
+        self.cold.push(Cold::Custom { label, at, flags, uppers, taken: (0, 0, false), f: Box::new(f) });
+    }
+
     /// A label whose code raises `trap` at the current instruction.
     pub fn trap_label(&mut self, trap: Trap) -> Label {
         let label = self.m.label();

@@ -10,6 +10,7 @@ pub use flags::Nzcv;
 
 use super::Decline;
 use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
+use crate::facts::zero::Zero;
 use crate::facts::{Facts, Fuse};
 use crate::guest::Region;
 use crate::host::HostFeatures;
@@ -133,6 +134,10 @@ pub struct Cx<'a> {
     pub(crate) skip: usize,
     /// Inside a run: the address of its first instruction, to which a fault goes back (see `sse::run`).
     replay: Option<u64>,
+    /// Inside a run: where its instructions follow one by one, and whether anything goes there yet.
+    slow: Option<(Label, bool)>,
+    /// Registers known to be zero above their low lane before each instruction; empty when nothing is.
+    zeros: Vec<Zero>,
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
@@ -236,6 +241,8 @@ impl<'a> Cx<'a> {
             mm: [None; 8],
             skip: 0,
             replay: None,
+            slow: None,
+            zeros: Vec::new(),
             aligned: Vec::new(),
             nan_routines: [None; 8],
             x87_routines: [None; 3],
@@ -342,6 +349,15 @@ impl<'a> Cx<'a> {
             let l = self.label_of(at);
             self.m.bind(l);
         }
+        self.reopen(at);
+    }
+
+    /// As [`Cx::begin`], at an instruction nothing jumps to, or once more at one that was begun already.
+    fn reopen(&mut self, at: usize) {
+        self.at = at;
+        self.tmp = 0;
+        self.vtmp = 0;
+        self.homes_off = false;
         self.mm = [None; 8];
         self.renamed = None;
         if !self.aligned.is_empty() {
@@ -390,10 +406,20 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// From here to [`Cx::end_run`] faults go back to the current instruction. NZCV must be free.
-    pub(super) fn enter_run(&mut self) {
+    /// From here to [`Cx::end_run`] faults go back to the current instruction. NZCV must be free. Gives the label of the run's instructions one by one.
+    pub(super) fn enter_run(&mut self) -> Label {
         self.replay = Some(self.region.insts[self.at].i.ip());
         self.mark();
+        let slow = self.m.label();
+        self.slow = Some((slow, false));
+        slow
+    }
+
+    /// Inside a run: where to go for its instructions one by one.
+    pub(super) fn slow_run(&mut self) -> Option<Label> {
+        let (label, used) = self.slow.as_mut()?;
+        *used = true;
+        Some(*label)
     }
 
     /// Goes on to the operands of the instruction at `at` inside a run.
@@ -402,11 +428,90 @@ impl<'a> Cx<'a> {
         self.tmp = 0;
     }
 
-    /// Ends a run that began at `start` and covers all before `end`.
-    pub(super) fn end_run(&mut self, start: usize, end: usize) {
+    /// Scratch vector registers from this one on are free.
+    pub(super) fn vtmps_from(&mut self, n: u8) {
+        self.vtmp = n;
+    }
+
+    /// Ends a run that began at `start` and covers all before `end`, but for the instructions on general registers in between: they follow now.
+    /// `slow`: something goes to where it is done one by one.
+    pub(super) fn end_run(&mut self, start: usize, end: usize, slow: bool) {
         self.replay = None;
+        let (label, used) = self.slow.take().unwrap_or_else(|| (self.m.label(), false));
+        let flags = self.flags;
+        for k in start + 1..end {
+            if crate::facts::fuse::is_simple(&self.region.insts[k].i) {
+                self.reopen(k);
+                crate::lower_opened(self, k);
+            } else {
+                self.keep_aligned(k);
+            }
+        }
+        if slow || used {
+            let back = self.m.label();
+            self.m.bind(back);
+            let after = self.flags.form;
+            self.cold_at(label, start, flags, move |cx| {
+                cx.aligned.clear();
+                for k in start..end {
+                    cx.reopen(k);
+                    crate::lower_opened(cx, k);
+                }
+                debug_assert_eq!(cx.flags.form, after);
+                cx.m.b(back);
+            });
+        }
         self.at = end - 1;
         self.skip = end - start - 1;
+    }
+
+    /// What is known of the upper parts of XMM registers before instruction `at`.
+    pub(super) fn zero(&self, at: usize) -> Zero {
+        self.zeros.get(at).copied().unwrap_or_default()
+    }
+
+    /// Tests that the registers in `zeros[0]` are zero above their low lanes, and takes the facts for true from here on; otherwise to the label
+    /// returned, for [`Cx::start_again`]. Changes no guest state and no flags.
+    pub(crate) fn assume_zeros(&mut self, zeros: Vec<Zero>) -> Label {
+        self.mark();
+        let Zero { above64, above32 } = zeros[0];
+        self.zeros = zeros;
+        let (x, y) = (self.tmp(), self.tmp());
+        let mut first = true;
+        for (set, low) in [(above64 & !above32, false), (above32, true)] {
+            let mut regs = (0..16u8).filter(|r| set & 1 << r != 0).map(|r| V(abi::xmm(r)));
+            let Some(mut v) = regs.next() else { continue };
+            for w in regs {
+                self.m.orr_v(V(0), v, w);
+                v = V(0);
+            }
+            let to = if first { x } else { y };
+            self.m.umov(3, to, v, 1);
+            if !first {
+                self.m.orr_lsl(Sz::X, x, x, y, 0);
+            }
+            first = false;
+            if low {
+                self.m.umov(3, y, v, 0);
+                self.m.lsr(Sz::X, y, y, 32);
+                self.m.orr_lsl(Sz::X, x, x, y, 0);
+            }
+        }
+        let otherwise = self.m.label();
+        self.m.cbnz(Sz::X, x, otherwise);
+        otherwise
+    }
+
+    /// The region once more from its first instruction, with nothing known of upper parts.
+    pub(crate) fn start_again(&mut self, label: Label) {
+        self.m.bind(label);
+        self.at = 0;
+        self.flags = CANONICAL;
+        self.labels.fill(None);
+        self.zeros.clear();
+        self.aligned.clear();
+        self.forget_uppers();
+        self.out_of_line = false;
     }
 
     fn label_of(&mut self, at: usize) -> Label {

@@ -138,7 +138,7 @@ impl Cx<'_> {
     }
 
     /// `r` = what x86 makes of `a op b`, or of `a * b + c`, given AArch64's result in `r`.
-    pub(super) fn fix_with(&mut self, routine: Label, r: V, a: V, b: V, c: Option<V>) {
+    pub fn fix_with(&mut self, routine: Label, r: V, a: V, b: V, c: Option<V>) {
         if let Some(c) = c {
             self.m.mov_v(FIX_C, c);
         }
@@ -151,7 +151,7 @@ impl Cx<'_> {
 
     /// The region's routine that turns [`FIX_R`] into what x86 makes of [`FIX_A`] and [`FIX_B`], emitted once, behind the code.
     /// `fused`: of three operands, [`FIX_C`] being the last.
-    pub(super) fn nan_routine(&mut self, shape: Shape, fp: Fp, fused: bool) -> Label {
+    pub fn nan_routine(&mut self, shape: Shape, fp: Fp, fused: bool) -> Label {
         let which = usize::from(fused) * 4 + usize::from(shape == Packed) * 2 + usize::from(fp == D);
         if let Some(l) = self.nan_routines[which] {
             return l;
@@ -184,8 +184,8 @@ impl Cx<'_> {
 /// The first of them.
 pub const FIX_FIRST: u8 = 10;
 const FIX_C: V = V(FIX_FIRST);
-const FIX_T: V = V(11);
-const FIX_U: V = V(12);
+pub const FIX_T: V = V(11);
+pub const FIX_U: V = V(12);
 const FIX_R: V = V(13);
 const FIX_A: V = V(14);
 const FIX_B: V = V(15);

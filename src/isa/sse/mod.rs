@@ -10,7 +10,7 @@
 use super::cx::{Cx, gpr};
 use super::{Decline, Lowered};
 use crate::emit::fp::Fp;
-use crate::emit::{Addr, Sz, V, X};
+use crate::emit::{Addr, Label, Sz, V, X};
 use crate::guest::Flags;
 use iced_x86::{EncodingKind, Instruction, OpKind, Register};
 use xrun_runtime::abi;
@@ -121,7 +121,7 @@ impl Cx<'_> {
         let base = i.memory_base();
         if matches!(base, Register::RIP) && !segment {
             if !disp.is_multiple_of(bytes.into()) {
-                let l = self.trap_label(Trap::GeneralProtection);
+                let l = self.misaligned();
                 self.m.b(l);
             }
             return;
@@ -144,8 +144,16 @@ impl Cx<'_> {
                 self.m.and_imm(Sz::X, t, n, low as u64);
             }
         }
-        let l = self.trap_label(Trap::GeneralProtection);
+        let l = self.misaligned();
         self.m.cbnz(Sz::W, t, l);
+    }
+
+    /// Where to go when an address is not aligned: #GP, in a run by way of its instructions one by one.
+    fn misaligned(&mut self) -> Label {
+        match self.slow_run() {
+            Some(l) => l,
+            None => self.trap_label(Trap::GeneralProtection),
+        }
     }
 
     /// Whether NZCV may be overwritten by this instruction, which changes no flags.

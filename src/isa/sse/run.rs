@@ -1,71 +1,86 @@
-//! Runs of scalar floating-point instructions, lowered together on hosts without FEAT_AFP.
+//! Runs of SSE instructions, lowered together on hosts without FEAT_AFP.
 //!
-//! Alone, a scalar operation there is four words: the operation into a scratch register, two to see whether a NaN came out (see
-//! [`super::float`]), one to merge the lane. In a run results stay in scratch registers under their own names, and the XMM
-//! registers keep what they held until the run's end. So a result that another one is computed from needs no test of its own (NaN in, NaN
-//! out), two results are tested by one comparison, registers are merged once, and one that is all zero above its lane is written directly.
-//! Where a test fires, the whole run is computed again, step by step, with every NaN set right: its inputs are all still there.
+//! Alone, a floating-point operation there is four words or five: the operation into a scratch register, two or three to see whether a NaN came
+//! out (see [`super::float`]), one to put the result in its place. In a run results are values with names of their own. Copies of registers
+//! cost nothing. A value that another one is computed from needs no test (NaN in, NaN out), and the others are tested together.
+//! XMM registers keep what they held until the run's end, as far as the run reads it; what it does not read may be overwritten at once.
+//!
+//! Where a test fires, or an address is not aligned, everything the run began with is still there: the run's instructions follow once more in cold
+//! code, one after the other by their own rows.
+//!
+//! Simple instructions on general registers may stand between: they are lowered after the run. So the run's own addresses must not depend on them.
 //!
 //! Loads inside a run may fault when results before them are not yet in their registers. Their marks say `replay`: the runtime goes
 //! back to the run's first instruction, whose state is intact, and on from there one instruction at a time (see
-//! `xrun_runtime::engine::Mark`). So a run holds no store and changes no general register and no flag. The upper halves that VEX forms clear are
-//! cleared at the end.
+//! `xrun_runtime::engine::Mark`). So a run holds no store and changes no general register and no flag.
+//!
+//! Why the results are tested and not FPSR.IOC, which every NaN that differs also raises and which would be two words for any number of results:
+//! reading FPSR waits for all older floating-point work, once a loop, on the cores this is for.
 
-use super::Width;
 use crate::emit::fp::{Fp, Shape};
+use crate::emit::simd::Ar;
 use crate::emit::{Cond, Masm, V};
-use crate::facts::Fuse;
-use crate::isa::avx::fma;
+use crate::facts::zero::Zero;
+use crate::facts::{Fuse, fuse};
 use crate::isa::cx::{Cx, sz};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use Fp::{D, S};
+use Shape::{Packed, Scalar};
 
-/// Most scratch registers a run takes, which bounds its values. The ones above are the NaN routine's.
-const VALUES: u8 = 10;
+/// Scratch registers for values. Two more are for what one value needs on the way, and the ones above those are the NaN tests'.
+const SCRATCH: u8 = 9;
 /// Values 0-15 are the XMM registers as they were; later ones are nodes.
 const FIRST: u8 = 16;
+/// Most nodes.
+const NODES: usize = 48;
 /// Most instructions in one run: the runtime replays this many.
 const LONGEST: usize = xrun_runtime::engine::REPLAY_MOST;
 
 type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
+type LaneOp = fn(&mut Masm, Ar, V, V, V);
+type BitOp = fn(&mut Masm, V, V, V);
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// The memory operand of the instruction at this index of the region.
-    Load(usize, u32),
+    /// The memory operand of this many bytes; aligned if so.
+    Load(u32, bool),
     Zero,
-    Binary(FpOp, Fp, u8, u8),
-    Sqrt(Fp, u8),
-    /// Of multiplicand, multiplier and addend.
-    Fused(fma::Kind, Fp, [u8; 3]),
+    Binary(FpOp, Shape, Fp, u8, u8),
+    Sqrt(Shape, Fp, u8),
     /// Smaller or (`true`) larger.
-    Pick(Fp, u8, u8, bool),
+    Pick(Shape, Fp, u8, u8, bool),
     Convert(Fp, u8),
-    /// From the general register or memory operand, the last one, of the instruction at this index.
-    Int(Fp, usize),
+    /// From general register or memory operand 1.
+    Int(Fp),
+    Lanes(LaneOp, Ar, u8, u8),
+    Bits(BitOp, u8, u8),
+    /// Four lanes of one value.
+    Shuffle(u8, u8),
 }
 
 impl Kind {
-    /// Whether it is computed from value `v`.
-    fn reads(self, v: u8) -> bool {
+    /// The values it is made of.
+    fn reads(self) -> [Option<u8>; 2] {
         match self {
-            Kind::Binary(_, _, a, b) | Kind::Pick(_, a, b, _) => a == v || b == v,
-            Kind::Sqrt(_, a) | Kind::Convert(_, a) => a == v,
-            Kind::Fused(_, _, from) => from.contains(&v),
-            Kind::Load(..) | Kind::Zero | Kind::Int(..) => false,
+            Kind::Binary(_, _, _, a, b) | Kind::Pick(_, _, a, b, _) | Kind::Lanes(_, _, a, b) | Kind::Bits(_, a, b) => {
+                [Some(a), Some(b)]
+            }
+            Kind::Sqrt(_, _, a) | Kind::Convert(_, a) | Kind::Shuffle(_, a) => [Some(a), None],
+            Kind::Load(..) | Kind::Zero | Kind::Int(_) => [None, None],
         }
     }
+}
 
-    /// The precision and the operands of one whose NaN may have to be set right.
-    fn operands(self) -> Option<(Fp, u8, u8, Option<u8>)> {
-        match self {
-            Kind::Binary(_, fp, a, b) => Some((fp, a, b, None)),
-            Kind::Sqrt(fp, a) => Some((fp, a, a, None)),
-            Kind::Fused(_, fp, [x, y, z]) => Some((fp, x, y, Some(z))),
-            _ => None,
-        }
-    }
+#[derive(Clone, Copy)]
+struct Node {
+    kind: Kind,
+    /// Its instruction in the region.
+    at: usize,
+    /// Nodes, as bits, that are NaN only if this one is.
+    below: u64,
+    /// It may be a NaN other than x86's, in these lanes.
+    doubt: Option<(Shape, Fp)>,
 }
 
 /// Where the lanes above the low one of a register are from.
@@ -74,6 +89,8 @@ enum Upper {
     Keep,
     Zero,
     Copy(u8),
+    /// From the value itself.
+    Whole,
 }
 
 /// What an XMM register will hold.
@@ -81,37 +98,127 @@ enum Upper {
 struct Now {
     value: u8,
     upper: Upper,
-    /// The precision of the low lane; `None` for a copy of a whole register.
+    /// The precision of the low lane; `None` where the value may be read at any.
     fp: Option<Fp>,
 }
 
-#[derive(Clone, Copy)]
-struct Node {
-    kind: Kind,
-    at: usize,
+#[derive(Clone, Copy, Default)]
+struct State {
+    now: [Option<Now>; 16],
+    /// The instruction that first wrote each register.
+    first: [usize; 16],
+    /// Nodes to be tested though they end in no register.
+    forced: u64,
+    /// Host registers of the general registers that instructions in between change.
+    written: u32,
+    /// Copies of registers.
+    copies: usize,
 }
 
-#[derive(Clone, Default)]
 struct Run {
     nodes: Vec<Node>,
-    now: [Option<Now>; 16],
-    /// Nodes, as bits, that are NaN only if this node is.
-    below: Vec<u32>,
-    /// Nodes whose result may be a NaN other than x86's.
-    doubtful: u32,
-    /// Registers whose upper halves VEX forms clear.
-    cleared: u16,
-    /// Most nodes there can be.
-    room: u8,
+    s: State,
+    zero: Zero,
 }
 
 fn number(i: &Instruction, op: u32) -> Option<u8> {
     (i.op_kind(op) == OpKind::Register).then(|| i.op_register(op)).filter(|r| r.is_xmm()).map(|r| r.number() as u8)
 }
 
-/// The register whose upper lanes the result of a scalar instruction keeps: the first source, in legacy encodings the destination.
-fn first(i: &Instruction, d: u8) -> Option<u8> {
-    if Width::of(i) == Width::Legacy { Some(d) } else { number(i, 1) }
+fn arithmetic(m: Mnemonic) -> Option<(FpOp, Shape, Fp)> {
+    use Mnemonic::*;
+    Some(match m {
+        Addss => (Masm::fadd, Scalar, S),
+        Addsd => (Masm::fadd, Scalar, D),
+        Addps => (Masm::fadd, Packed, S),
+        Addpd => (Masm::fadd, Packed, D),
+        Subss => (Masm::fsub, Scalar, S),
+        Subsd => (Masm::fsub, Scalar, D),
+        Subps => (Masm::fsub, Packed, S),
+        Subpd => (Masm::fsub, Packed, D),
+        Mulss => (Masm::fmul, Scalar, S),
+        Mulsd => (Masm::fmul, Scalar, D),
+        Mulps => (Masm::fmul, Packed, S),
+        Mulpd => (Masm::fmul, Packed, D),
+        Divss => (Masm::fdiv, Scalar, S),
+        Divsd => (Masm::fdiv, Scalar, D),
+        Divps => (Masm::fdiv, Packed, S),
+        Divpd => (Masm::fdiv, Packed, D),
+        _ => return None,
+    })
+}
+
+/// Whether it is the larger one.
+fn pick(m: Mnemonic) -> Option<(Shape, Fp, bool)> {
+    use Mnemonic::*;
+    Some(match m {
+        Minss => (Scalar, S, false),
+        Minsd => (Scalar, D, false),
+        Minps => (Packed, S, false),
+        Minpd => (Packed, D, false),
+        Maxss => (Scalar, S, true),
+        Maxsd => (Scalar, D, true),
+        Maxps => (Packed, S, true),
+        Maxpd => (Packed, D, true),
+        _ => return None,
+    })
+}
+
+/// One word for `d op= s`; `true`: with its sources the other way round.
+fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
+    use Mnemonic::*;
+    Some(match i.mnemonic() {
+        Unpcklps | Punpckldq => (Masm::zip1, Ar::S4, false),
+        Unpckhps | Punpckhdq => (Masm::zip2, Ar::S4, false),
+        Unpcklpd | Punpcklqdq | Movlhps => (Masm::zip1, Ar::D2, false),
+        Unpckhpd | Punpckhqdq => (Masm::zip2, Ar::D2, false),
+        Movhlps => (Masm::zip2, Ar::D2, true),
+        Punpcklbw => (Masm::zip1, Ar::B16, false),
+        Punpcklwd => (Masm::zip1, Ar::H8, false),
+        Punpckhbw => (Masm::zip2, Ar::B16, false),
+        Punpckhwd => (Masm::zip2, Ar::H8, false),
+        Shufps => match i.immediate8() {
+            0x88 => (Masm::uzp1, Ar::S4, false),
+            0xdd => (Masm::uzp2, Ar::S4, false),
+            0x44 => (Masm::zip1, Ar::D2, false),
+            0xee => (Masm::zip2, Ar::D2, false),
+            _ => return None,
+        },
+        Shufpd => match i.immediate8() & 3 {
+            0 => (Masm::zip1, Ar::D2, false),
+            3 => (Masm::zip2, Ar::D2, false),
+            _ => return None,
+        },
+        Paddb => (Masm::add_v, Ar::B16, false),
+        Paddw => (Masm::add_v, Ar::H8, false),
+        Paddd => (Masm::add_v, Ar::S4, false),
+        Paddq => (Masm::add_v, Ar::D2, false),
+        Psubb => (Masm::sub_v, Ar::B16, false),
+        Psubw => (Masm::sub_v, Ar::H8, false),
+        Psubd => (Masm::sub_v, Ar::S4, false),
+        Psubq => (Masm::sub_v, Ar::D2, false),
+        Pmullw => (Masm::mul_v, Ar::H8, false),
+        Pmulld => (Masm::mul_v, Ar::S4, false),
+        Pcmpgtb => (Masm::cmgt, Ar::B16, false),
+        Pcmpgtw => (Masm::cmgt, Ar::H8, false),
+        Pcmpgtd => (Masm::cmgt, Ar::S4, false),
+        Pcmpeqb => (Masm::cmeq, Ar::B16, false),
+        Pcmpeqw => (Masm::cmeq, Ar::H8, false),
+        Pcmpeqd => (Masm::cmeq, Ar::S4, false),
+        _ => return None,
+    })
+}
+
+/// One word for `d op= s`; `true`: with its sources the other way round.
+fn bits(m: Mnemonic) -> Option<(BitOp, bool)> {
+    use Mnemonic::*;
+    Some(match m {
+        Andps | Andpd | Pand => (Masm::and_v, false),
+        Orps | Orpd | Por => (Masm::orr_v, false),
+        Xorps | Xorpd | Pxor => (Masm::eor_v, false),
+        Andnps | Andnpd | Pandn => (Masm::bic_v, true),
+        _ => return None,
+    })
 }
 
 impl Run {
@@ -119,157 +226,201 @@ impl Run {
     fn add(&mut self, i: &Instruction, at: usize) -> Option<()> {
         use Mnemonic as M;
         let d = number(i, 0)?;
-        if Width::of(i) != Width::Legacy {
-            self.cleared |= 1 << d;
+        if self.s.first[usize::from(d)] == 0 {
+            self.s.first[usize::from(d)] = at + 1;
         }
-        let arithmetic: Option<(FpOp, Fp)> = match i.mnemonic() {
-            M::Addss | M::Vaddss => Some((Masm::fadd, S)),
-            M::Addsd | M::Vaddsd => Some((Masm::fadd, D)),
-            M::Subss | M::Vsubss => Some((Masm::fsub, S)),
-            M::Subsd | M::Vsubsd => Some((Masm::fsub, D)),
-            M::Mulss | M::Vmulss => Some((Masm::fmul, S)),
-            M::Mulsd | M::Vmulsd => Some((Masm::fmul, D)),
-            M::Divss | M::Vdivss => Some((Masm::fdiv, S)),
-            M::Divsd | M::Vdivsd => Some((Masm::fdiv, D)),
-            _ => None,
-        };
-        if let Some((op, fp)) = arithmetic {
-            let first = first(i, d)?;
-            let a = self.low(first, fp)?;
-            let b = self.source(i, at, fp)?;
-            let k = self.node(Kind::Binary(op, fp, a, b), at)?;
-            self.below[usize::from(k - FIRST)] = self.under(a) | self.under(b);
-            self.doubtful |= 1 << (k - FIRST);
-            return self.write_low(d, first, k, fp);
+        if let Some((op, shape, fp)) = arithmetic(i.mnemonic()) {
+            let a = self.read(d, shape, fp)?;
+            let b = self.source(i, at, shape, fp)?;
+            let below = self.under(a, shape, fp) | self.under(b, shape, fp);
+            let k = self.node(Kind::Binary(op, shape, fp, a, b), at, below, Some((shape, fp)))?;
+            return self.write(d, k, shape, fp);
         }
-        if let Some((kind, order, fp)) = fma::scalar(i.mnemonic()) {
-            let from = [self.low(d, fp)?, self.low(number(i, 1)?, fp)?, self.source(i, at, fp)?];
-            let from = order.map(|n| from[n]);
-            let k = self.node(Kind::Fused(kind, fp, from), at)?;
-            self.below[usize::from(k - FIRST)] = from.iter().fold(0, |all, &v| all | self.under(v));
-            self.doubtful |= 1 << (k - FIRST);
-            return self.write_low(d, d, k, fp);
+        if let Some((shape, fp, max)) = pick(i.mnemonic()) {
+            let a = self.read(d, shape, fp)?;
+            let b = self.source(i, at, shape, fp)?;
+            // A NaN result is the second operand; one in the first is dropped.
+            let below = self.under(b, shape, fp);
+            let k = self.node(Kind::Pick(shape, fp, a, b, max), at, below, self.doubt(b).map(|_| (shape, fp)))?;
+            return self.write(d, k, shape, fp);
+        }
+        let same = number(i, 1) == Some(d);
+        if let (Some(_), true) = (bits(i.mnemonic()), same)
+            && matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd)
+        {
+            let k = self.node(Kind::Zero, at, 0, None)?;
+            return self.set(d, Now { value: k, upper: Upper::Zero, fp: None });
+        }
+        if let Some((op, swapped)) = bits(i.mnemonic()) {
+            let a = self.whole(d)?;
+            let b = self.source(i, at, Packed, S)?;
+            self.force(a);
+            self.force(b);
+            let (x, y) = if swapped { (b, a) } else { (a, b) };
+            let k = self.node(Kind::Bits(op, x, y), at, 0, None)?;
+            let n =
+                self.now(d).filter(|n| n.upper == Upper::Zero && matches!(i.mnemonic(), M::Andps | M::Andpd | M::Pand));
+            return self.set(d, n.map_or(Now { value: k, upper: Upper::Whole, fp: None }, |n| Now { value: k, ..n }));
+        }
+        if let Some((op, ar, swapped)) = lanes(i) {
+            let a = self.whole(d)?;
+            let b = self.source(i, at, Packed, S)?;
+            self.force(a);
+            self.force(b);
+            let (x, y) = if swapped { (b, a) } else { (a, b) };
+            let k = self.node(Kind::Lanes(op, ar, x, y), at, 0, None)?;
+            return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
         }
         match i.mnemonic() {
-            M::Sqrtss | M::Sqrtsd | M::Vsqrtss | M::Vsqrtsd => {
-                let fp = if matches!(i.mnemonic(), M::Sqrtss | M::Vsqrtss) { S } else { D };
-                let a = self.source(i, at, fp)?;
-                let k = self.node(Kind::Sqrt(fp, a), at)?;
-                self.below[usize::from(k - FIRST)] = self.under(a);
-                self.doubtful |= 1 << (k - FIRST);
-                self.write_low(d, first(i, d)?, k, fp)
+            M::Sqrtss | M::Sqrtsd | M::Sqrtps | M::Sqrtpd => {
+                let fp = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtps) { S } else { D };
+                let shape = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtsd) { Scalar } else { Packed };
+                let a = self.source(i, at, shape, fp)?;
+                let k = self.node(Kind::Sqrt(shape, fp, a), at, self.under(a, shape, fp), Some((shape, fp)))?;
+                self.write(d, k, shape, fp)
             }
-            M::Minss | M::Minsd | M::Maxss | M::Maxsd | M::Vminss | M::Vminsd | M::Vmaxss | M::Vmaxsd => {
-                let fp = if matches!(i.mnemonic(), M::Minss | M::Maxss | M::Vminss | M::Vmaxss) { S } else { D };
-                let max = matches!(i.mnemonic(), M::Maxss | M::Maxsd | M::Vmaxss | M::Vmaxsd);
-                let first = first(i, d)?;
-                let a = self.low(first, fp)?;
-                let b = self.source(i, at, fp)?;
-                let k = self.node(Kind::Pick(fp, a, b, max), at)?;
-                // A NaN result is the second operand; one in the first is dropped.
-                self.inherit(k, b);
-                self.write_low(d, first, k, fp)
+            M::Cvtss2sd | M::Cvtsd2ss => {
+                let (from, to) = if i.mnemonic() == M::Cvtss2sd { (S, D) } else { (D, S) };
+                let a = self.source(i, at, Scalar, from)?;
+                let doubt = self.doubt(a).map(|_| (Scalar, to));
+                let k = self.node(Kind::Convert(from, a), at, self.under(a, Scalar, from), doubt)?;
+                self.write(d, k, Scalar, to)
             }
-            M::Cvtss2sd | M::Cvtsd2ss | M::Vcvtss2sd | M::Vcvtsd2ss => {
-                let from = if matches!(i.mnemonic(), M::Cvtss2sd | M::Vcvtss2sd) { S } else { D };
-                let a = self.source(i, at, from)?;
-                let k = self.node(Kind::Convert(from, a), at)?;
-                self.inherit(k, a);
-                self.write_low(d, first(i, d)?, k, if from == S { D } else { S })
+            M::Cvtsi2sd | M::Cvtsi2ss => {
+                let fp = if i.mnemonic() == M::Cvtsi2sd { D } else { S };
+                let k = self.node(Kind::Int(fp), at, 0, None)?;
+                self.write(d, k, Scalar, fp)
             }
-            M::Cvtsi2sd | M::Cvtsi2ss | M::Vcvtsi2sd | M::Vcvtsi2ss => {
-                let fp = if matches!(i.mnemonic(), M::Cvtsi2sd | M::Vcvtsi2sd) { D } else { S };
-                let k = self.node(Kind::Int(fp, at), at)?;
-                self.write_low(d, first(i, d)?, k, fp)
-            }
-            M::Movsd | M::Movss | M::Movq | M::Vmovsd | M::Vmovss | M::Vmovq if i.op1_kind() == OpKind::Memory => {
-                let fp = if matches!(i.mnemonic(), M::Movss | M::Vmovss) { S } else { D };
-                let k = self.node(Kind::Load(at, 1 << fp.size()), at)?;
+            M::Movsd | M::Movss | M::Movq if i.op1_kind() == OpKind::Memory => {
+                let fp = if i.mnemonic() == M::Movss { S } else { D };
+                let k = self.node(Kind::Load(1 << fp.size(), false), at, 0, None)?;
                 self.set(d, Now { value: k, upper: Upper::Zero, fp: Some(fp) })
             }
-            M::Movaps
-            | M::Movapd
-            | M::Movups
-            | M::Movupd
-            | M::Movdqa
-            | M::Movdqu
-            | M::Vmovaps
-            | M::Vmovapd
-            | M::Vmovups
-            | M::Vmovupd
-            | M::Vmovdqa
-            | M::Vmovdqu => {
+            M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu => {
+                if i.op1_kind() == OpKind::Memory {
+                    let aligned = matches!(i.mnemonic(), M::Movaps | M::Movapd | M::Movdqa);
+                    let k = self.node(Kind::Load(16, aligned), at, 0, None)?;
+                    return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
+                }
                 let s = number(i, 1)?;
                 if s == d {
                     return Some(());
                 }
-                let n = match self.now[usize::from(s)] {
-                    None => Now { value: s, upper: Upper::Copy(s), fp: None },
-                    Some(n) => Now { upper: if n.upper == Upper::Keep { Upper::Copy(s) } else { n.upper }, ..n },
+                self.s.copies += 1;
+                let n = match self.now(s) {
+                    Some(n) if n.upper == Upper::Keep => Now { upper: Upper::Copy(s), ..n },
+                    Some(n) => n,
+                    None if self.zero.above32 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: None },
+                    None if self.zero.above64 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: Some(D) },
+                    None => Now { value: s, upper: Upper::Whole, fp: None },
                 };
                 self.set(d, n)
             }
-            M::Pxor | M::Xorps | M::Xorpd if number(i, 1) == Some(d) => self.clear(d, at),
-            M::Vpxor | M::Vxorps | M::Vxorpd if number(i, 1).is_some() && number(i, 1) == number(i, 2) => {
-                self.clear(d, at)
+            M::Pshufd => {
+                let a = self.source(i, at, Packed, S)?;
+                self.force(a);
+                self.shuffle(d, a, i, at)
+            }
+            M::Shufps => {
+                let (a, b) = (self.whole(d)?, self.whole(number(i, 1)?)?);
+                if a != b {
+                    return None;
+                }
+                self.force(a);
+                self.shuffle(d, a, i, at)
             }
             _ => None,
         }
     }
 
-    fn clear(&mut self, d: u8, at: usize) -> Option<()> {
-        let k = self.node(Kind::Zero, at)?;
-        self.set(d, Now { value: k, upper: Upper::Zero, fp: None })
+    fn shuffle(&mut self, d: u8, a: u8, i: &Instruction, at: usize) -> Option<()> {
+        let k = self.node(Kind::Shuffle(i.immediate8(), a), at, 0, None)?;
+        self.set(d, Now { value: k, upper: Upper::Whole, fp: None })
     }
 
-    fn node(&mut self, kind: Kind, at: usize) -> Option<u8> {
-        if self.nodes.len() == usize::from(self.room) {
+    fn node(&mut self, kind: Kind, at: usize, below: u64, doubt: Option<(Shape, Fp)>) -> Option<u8> {
+        if self.nodes.len() == NODES {
             return None;
         }
-        self.nodes.push(Node { kind, at });
-        self.below.push(0);
+        self.nodes.push(Node { kind, at, below, doubt });
         Some(FIRST + self.nodes.len() as u8 - 1)
     }
 
-    /// `k` is a NaN when `a` is, and as doubtful as that.
-    fn inherit(&mut self, k: u8, a: u8) {
-        self.below[usize::from(k - FIRST)] = self.under(a);
-        if a >= FIRST && self.doubtful & 1 << (a - FIRST) != 0 {
-            self.doubtful |= 1 << (k - FIRST);
+    fn of(&self, v: u8) -> Option<&Node> {
+        self.nodes.get(usize::from(v.checked_sub(FIRST)?))
+    }
+
+    fn now(&self, r: u8) -> Option<Now> {
+        self.s.now[usize::from(r)]
+    }
+
+    /// Whether `v` may be another NaN than x86's, and in which lanes.
+    fn doubt(&self, v: u8) -> Option<(Shape, Fp)> {
+        self.of(v)?.doubt
+    }
+
+    /// `v` and all it covers, for a reader of these lanes whose result is a NaN if `v` is.
+    fn under(&self, v: u8, shape: Shape, fp: Fp) -> u64 {
+        match self.of(v) {
+            Some(Node { doubt: Some((s, f)), below, .. }) if *f == fp && (*s == Scalar || shape == Packed) => {
+                1 << (v - FIRST) | below
+            }
+            _ => 0,
         }
     }
 
-    /// `v` and all it covers.
-    fn under(&self, v: u8) -> u32 {
-        if v < FIRST { 0 } else { 1 << (v - FIRST) | self.below[usize::from(v - FIRST)] }
+    /// Something is made of `v` that need not be a NaN when it is.
+    fn force(&mut self, v: u8) {
+        if self.doubt(v).is_some() {
+            self.s.forced |= 1 << (v - FIRST);
+        }
     }
 
-    /// The low lane of register `r`, read at precision `fp`.
-    fn low(&self, r: u8, fp: Fp) -> Option<u8> {
-        match self.now[usize::from(r)] {
+    /// Register `r` as operand of an operation.
+    fn read(&mut self, r: u8, shape: Shape, fp: Fp) -> Option<u8> {
+        let v = match shape {
+            Scalar => match self.now(r) {
+                None => r,
+                Some(n) => (n.fp.is_none() || n.fp == Some(fp)).then_some(n.value)?,
+            },
+            Packed => self.whole(r)?,
+        };
+        if self.doubt(v).is_some_and(|d| d.1 != fp) {
+            self.force(v);
+        }
+        Some(v)
+    }
+
+    /// The value that is all of register `r`: a scalar's is zero above.
+    fn whole(&self, r: u8) -> Option<u8> {
+        match self.now(r) {
             None => Some(r),
-            Some(n) => (n.fp.is_none() || n.fp == Some(fp)).then_some(n.value),
+            Some(n) => matches!(n.upper, Upper::Whole | Upper::Zero).then_some(n.value),
         }
     }
 
-    /// The last operand.
-    fn source(&mut self, i: &Instruction, at: usize, fp: Fp) -> Option<u8> {
-        let last = i.op_count() - 1;
-        match i.op_kind(last) {
-            OpKind::Memory => self.node(Kind::Load(at, 1 << fp.size()), at),
-            _ => self.low(number(i, last)?, fp),
+    fn source(&mut self, i: &Instruction, at: usize, shape: Shape, fp: Fp) -> Option<u8> {
+        match i.op1_kind() {
+            OpKind::Memory => {
+                let bytes = if shape == Packed { 16 } else { 1 << fp.size() };
+                self.node(Kind::Load(bytes, shape == Packed), at, 0, None)
+            }
+            _ => self.read(number(i, 1)?, shape, fp),
         }
     }
 
-    /// `d` = register `first` with its low lane replaced.
-    fn write_low(&mut self, d: u8, first: u8, value: u8, fp: Fp) -> Option<()> {
-        let upper = match self.now[usize::from(first)] {
-            None if first != d => Upper::Copy(first),
+    fn write(&mut self, d: u8, value: u8, shape: Shape, fp: Fp) -> Option<()> {
+        if shape == Packed {
+            return self.set(d, Now { value, upper: Upper::Whole, fp: None });
+        }
+        let zero = if fp == D { self.zero.above64 } else { self.zero.above32 };
+        let upper = match self.now(d) {
+            None if zero & 1 << d != 0 => Upper::Zero,
             None => Upper::Keep,
-            Some(n) if n.fp != Some(D) && n.upper == Upper::Keep && first != d => Upper::Copy(first),
-            Some(n) if n.fp == Some(D) && fp == D && n.upper == Upper::Keep && first != d => Upper::Copy(first),
             // A single written over the low half of a double leaves the other half of it.
             Some(n) if n.fp == Some(D) && fp == S => return None,
+            Some(Now { upper: Upper::Whole, value, .. }) if value < FIRST => Upper::Copy(value),
+            Some(Now { upper: Upper::Whole, .. }) => return None,
             Some(n) => n.upper,
         };
         self.set(d, Now { value, upper, fp: Some(fp) })
@@ -278,137 +429,205 @@ impl Run {
     /// Notes what `d` will hold, unless the registers could then not be written one after the other: a register whose new contents come from
     /// another one is written first, so that other one must not be of this kind as well.
     fn set(&mut self, d: u8, n: Now) -> Option<()> {
-        self.now[usize::from(d)] = Some(n);
-        let chained =
-            (0..16).any(|r| (0..16).any(|s| s != r && self.reads(r, s) && (0..16).any(|t| t != s && self.reads(s, t))));
-        (!chained).then_some(())
+        self.s.now[usize::from(d)] = Some(n);
+        // As bits: the registers each one's new contents come from.
+        let from: [u16; 16] = std::array::from_fn(|r| {
+            let Some(n) = self.s.now[r] else { return 0 };
+            let value = if n.value < FIRST { 1 << n.value } else { 0 };
+            let upper = if let Upper::Copy(s) = n.upper { 1 << s } else { 0 };
+            (value | upper) & !(1 << r)
+        });
+        let made = (0..16).filter(|&s| from[s] != 0).fold(0, |m, s| m | 1 << s);
+        from.iter().all(|f| f & made == 0).then_some(())
     }
 
     /// Whether writing register `r` at the end reads register `s` as it was.
     fn reads(&self, r: u8, s: u8) -> bool {
-        self.now[usize::from(r)].is_some_and(|n| n.upper == Upper::Copy(s) || n.value == s)
+        self.now(r).is_some_and(|n| n.upper == Upper::Copy(s) || n.value == s)
     }
 
-    /// Whether anything is made of node `k`.
-    fn needed(&self, k: usize) -> bool {
+    /// The last node that reads node `k`; the number of nodes if it is needed at the end.
+    fn last_use(&self, k: usize) -> Option<usize> {
         let v = FIRST + k as u8;
-        self.now.iter().flatten().any(|n| n.value == v) || self.nodes.iter().any(|n| n.kind.reads(v))
+        if self.s.forced & 1 << k != 0 || self.s.now.iter().flatten().any(|n| n.value == v) {
+            return Some(self.nodes.len());
+        }
+        self.nodes.iter().rposition(|n| n.kind.reads().contains(&Some(v)))
     }
 
-    /// The register a node may be computed into at once: it ends there, with nothing to keep above it, and nobody needs what was there.
+    /// The register a node may be computed into at once: it ends there, with nothing to keep above it, nobody needs what was there, and
+    /// no access comes before the instruction that writes it.
     fn direct(&self, k: usize) -> Option<u8> {
         let v = FIRST + k as u8;
-        let d =
-            (0..16u8).find(|&r| self.now[usize::from(r)].is_some_and(|n| n.value == v && n.upper == Upper::Zero))?;
-        let used = self.nodes.iter().any(|n| n.kind.reads(d));
-        (!used && !(0..16).any(|r| r != d && self.reads(r, d))).then_some(d)
+        let d = (0..16u8)
+            .find(|&r| self.now(r).is_some_and(|n| n.value == v && matches!(n.upper, Upper::Zero | Upper::Whole)))?;
+        let used = self.nodes.iter().any(|n| n.kind.reads().contains(&Some(d)));
+        let first = self.s.first[usize::from(d)];
+        let late =
+            self.nodes[k + 1..].iter().any(|n| n.at + 1 < first && matches!(n.kind, Kind::Load(..) | Kind::Int(_)));
+        (!used && !late && !(0..16).any(|r| r != d && self.reads(r, d))).then_some(d)
+    }
+
+    /// Where each node's value is; `None` when there are too few scratch registers. Nodes nobody needs are computed too, for what they signal.
+    fn places(&self) -> Option<Vec<V>> {
+        let mut free: u16 = (1 << SCRATCH) - 1;
+        let mut held: [usize; SCRATCH as usize] = [0; SCRATCH as usize];
+        let mut places = Vec::with_capacity(self.nodes.len());
+        for k in 0..self.nodes.len() {
+            for (r, until) in held.iter().enumerate() {
+                if *until < k {
+                    free |= 1 << r;
+                }
+            }
+            if let Some(d) = self.direct(k) {
+                places.push(V(xrun_runtime::abi::xmm(d)));
+                continue;
+            }
+            if free == 0 {
+                return None;
+            }
+            let r = free.trailing_zeros() as usize;
+            free &= !(1 << r);
+            held[r] = self.last_use(k).unwrap_or(k);
+            places.push(V(r as u8));
+        }
+        Some(places)
     }
 }
 
-/// If a run of at least two instructions, one of them arithmetic, begins at the current instruction: lowers it, and has the others skipped.
+/// If a run of at least two instructions that is worth it begins at the current instruction: lowers it, and has the others skipped.
 pub fn lower(cx: &mut Cx<'_>) -> bool {
     let i = &cx.region.insts[cx.at].i;
-    i.op0_register().is_xmm() && i.op0_kind() == OpKind::Register && !cx.host.afp && cx.nzcv_free() && lower_run(cx)
-}
-
-#[inline(never)]
-fn lower_run(cx: &mut Cx<'_>) -> bool {
-    let (start, insts) = (cx.at, &cx.region.insts);
-    // Two at least.
-    if insts.get(start + 1).is_none_or(|x| x.i.op0_kind() != OpKind::Register || !x.i.op0_register().is_xmm()) {
+    let vector = i.op0_register().is_xmm() && i.op0_kind() == OpKind::Register;
+    // Where scratch registers are homes of upper halves, they must come through the slow way too.
+    if !vector || cx.host.afp || !cx.facts.uppers.is_empty() || !cx.nzcv_free() {
         return false;
     }
-    let room = cx.free_of_fixing().min(VALUES);
-    let (mut run, mut end) = (Run { room, ..Run::default() }, start);
-    let mut best: Option<(Run, usize)> = None;
+    let (start, insts) = (cx.at, &cx.region.insts);
+    let mut run = Run { nodes: Vec::new(), s: State::default(), zero: cx.zero(start) };
+    // The longest that ends with something to test, and the longest of all.
+    let (mut best, mut all) = (None, None);
+    let mut end = start;
     while end < insts.len() && end - start < LONGEST {
         let x = &insts[end];
-        if end > start && (x.join || insts[end - 1].ends_run) || cx.facts.fuse[end] != Fuse::Alone {
+        if end > start && (x.join || insts[end - 1].ends_run) {
             break;
         }
-        let mut longer = run.clone();
-        if longer.add(&x.i, end).is_none() {
+        if end > start
+            && fuse::is_simple(&x.i)
+            && matches!(cx.facts.fuse[end], Fuse::Alone | Fuse::Deferred | Fuse::Reads(..))
+        {
+            run.s.written |= crate::guest::written_gprs(&x.i);
+            end += 1;
+            continue;
+        }
+        let depends = [x.i.memory_base(), x.i.memory_index(), general(&x.i)]
+            .into_iter()
+            .filter_map(crate::isa::cx::gpr)
+            .any(|(x, ..)| run.s.written & 1 << x.0 != 0);
+        let doubts = run.nodes.len();
+        if cx.facts.fuse[end] != Fuse::Alone || depends || run.add(&x.i, end).is_none() {
             break;
         }
-        let worth = longer.doubtful != run.doubtful;
-        run = longer;
         end += 1;
-        if worth {
-            best = Some((run.clone(), end));
+        if run.places().is_none() {
+            break;
+        }
+        let snapshot = (run.s, run.nodes.len(), end);
+        if run.nodes[doubts..].iter().any(|n| n.doubt.is_some()) {
+            best = Some(snapshot);
+        }
+        all = Some(snapshot);
+    }
+    let Some((s, nodes, end)) = best.or(all) else { return false };
+    run.s = s;
+    run.nodes.truncate(nodes);
+    let Some(places) = run.places().filter(|_| end - start >= 2) else { return false };
+    if best.is_none() {
+        // Only copies can be saved.
+        let written = (0..16u8).filter(|&r| {
+            run.now(r).is_some_and(|n| {
+                let direct = n.value >= FIRST && places[usize::from(n.value - FIRST)] == V(xrun_runtime::abi::xmm(r));
+                !direct && n.value != r
+            })
+        });
+        if written.count() >= run.s.copies {
+            return false;
         }
     }
-    match best {
-        Some((run, end)) if end - start >= 2 => {
-            emit(cx, run, start, end);
-            true
-        }
-        _ => false,
+    emit(cx, &run, &places, start, end);
+    true
+}
+
+/// The general register that is the second operand.
+fn general(i: &Instruction) -> Register {
+    if i.op_count() > 1 && i.op1_kind() == OpKind::Register && i.op1_register().is_gpr() {
+        i.op1_register()
+    } else {
+        Register::None
     }
 }
 
-fn emit(cx: &mut Cx<'_>, run: Run, start: usize, end: usize) {
-    // Where each node's value is.
-    let place: Vec<V> = (0..run.nodes.len())
-        .map(|k| run.direct(k).map_or_else(|| cx.vtmp(), |d| V(xrun_runtime::abi::xmm(d))))
-        .collect();
-    cx.enter_run();
+fn emit(cx: &mut Cx<'_>, run: &Run, place: &[V], start: usize, end: usize) {
+    let slow = cx.enter_run();
     for (k, n) in run.nodes.iter().enumerate() {
-        if matches!(n.kind, Kind::Zero) && !run.needed(k) {
+        if matches!(n.kind, Kind::Zero) && run.last_use(k).is_none() {
             continue;
         }
         if n.at != cx.at {
             cx.step_run(n.at);
         }
-        compute(cx, n, place[k], &place, true);
+        cx.vtmps_from(SCRATCH);
+        compute(cx, n, place[k], place);
     }
-    // Test the results that no other tested one was computed from, two at a time.
-    let ends: Vec<u8> = (0..run.nodes.len() as u8)
-        .filter(|&k| run.doubtful & 1 << k != 0 && run.now.iter().flatten().any(|n| n.value == FIRST + k))
-        .collect();
-    let covered = ends.iter().fold(0, |c, &k| c | run.below[usize::from(k)]);
-    let mut tests: Vec<(V, Fp)> = ends
-        .iter()
-        .filter(|&&k| covered & 1 << k == 0)
-        .map(|&k| (place[usize::from(k)], precision(&run.nodes[usize::from(k)])))
-        .collect();
-    if !tests.is_empty() {
-        let back = cx.m.label();
-        let (nodes, places) = (run.nodes.clone(), place.clone());
-        let routine = |cx: &mut Cx<'_>, fp: Fp, fused: bool| {
-            let used =
-                nodes.iter().any(|n| n.kind.operands().is_some_and(|(f, .., z)| f == fp && z.is_some() == fused));
-            used.then(|| cx.nan_routine(Shape::Scalar, fp, fused))
-        };
-        let routines = [S, D].map(|fp| [false, true].map(|fused| routine(cx, fp, fused)));
-        let cold = cx.cold(move |cx| {
-            for (k, n) in nodes.iter().enumerate() {
-                compute(cx, n, places[k], &places, false);
-                let Some((fp, a, b, z)) = n.kind.operands() else { continue };
-                if let Some(routine) = routines[usize::from(fp == D)][usize::from(z.is_some())] {
-                    let z = z.map(|z| value(z, &places));
-                    cx.fix_with(routine, places[k], value(a, &places), value(b, &places), z);
-                }
-            }
-            cx.m.b(back);
-        });
-        while let Some((v, fp)) = tests.pop() {
-            let other = tests.iter().position(|t| t.1 == fp).map_or(v, |p| tests.swap_remove(p).0);
-            cx.m.fcmp(fp, v, other, false);
-            cx.m.b_cond(Cond::Vs, cold);
-        }
-        cx.m.bind(back);
-    }
+    let tested = test(cx, run, place, slow);
     // Registers made of others first, then the rest.
     for others in [true, false] {
         for r in 0..16u8 {
-            let Some(n) = run.now[usize::from(r)] else { continue };
+            let Some(n) = run.now(r) else { continue };
             if (0..16).any(|s| s != r && run.reads(r, s)) == others {
-                commit(cx, r, n, &place);
+                commit(cx, r, n, place);
             }
         }
     }
-    cx.end_run(start, end);
-    cx.zero_uppers_of(run.cleared);
+    cx.end_run(start, end, tested);
+}
+
+/// Goes to `slow` when the result of an operation is a NaN. False when there is nothing to test.
+fn test(cx: &mut Cx<'_>, run: &Run, place: &[V], slow: crate::emit::Label) -> bool {
+    let nodes = &run.nodes;
+    let wanted = |k: usize| {
+        nodes[k].doubt.is_some()
+            && (run.s.forced & 1 << k != 0 || run.s.now.iter().flatten().any(|n| n.value == FIRST + k as u8))
+    };
+    let ends: Vec<usize> = (0..nodes.len()).filter(|&k| wanted(k)).collect();
+    // What no other tested one was computed from.
+    let covered = ends.iter().fold(0, |c, &k| c | nodes[k].below);
+    let mut any = false;
+    for (fp, t) in [(S, super::float::FIX_T), (D, super::float::FIX_U)] {
+        let of =
+            |shape: Shape| ends.iter().filter(move |&&k| covered & 1 << k == 0 && nodes[k].doubt == Some((shape, fp)));
+        let mut lanes: Vec<V> = of(Scalar).map(|&k| place[k]).collect();
+        let mut packed = of(Packed).map(|&k| place[k]);
+        if let Some(mut v) = packed.next() {
+            // FMAX hands a NaN on, and all of these are quiet.
+            for w in packed {
+                cx.m.fmax(Packed, fp, t, v, w);
+                v = t;
+            }
+            match fp {
+                S => cx.m.fmaxv_s4(t, v),
+                D => cx.m.fmaxp_d2(t, v),
+            }
+            lanes.push(t);
+        }
+        for two in lanes.chunks(2) {
+            cx.m.fcmp(fp, two[0], two[two.len() - 1], false);
+            cx.m.b_cond(Cond::Vs, slow);
+            any = true;
+        }
+    }
+    any
 }
 
 fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
@@ -426,6 +645,7 @@ fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
         return;
     }
     match (n.upper, n.fp) {
+        (Upper::Whole, _) => cx.m.mov_v(d, v),
         (Upper::Zero, _) => cx.m.mov_low(d, v),
         (_, Some(fp)) => cx.merge(fp, d, v),
         // A copy of a register that is itself.
@@ -433,47 +653,41 @@ fn commit(cx: &mut Cx<'_>, r: u8, n: Now, place: &[V]) {
     }
 }
 
-/// The precision of a node's result.
-fn precision(n: &Node) -> Fp {
-    match n.kind {
-        Kind::Binary(_, fp, ..) | Kind::Sqrt(fp, _) | Kind::Pick(fp, ..) | Kind::Int(fp, _) | Kind::Fused(_, fp, _) => {
-            fp
-        }
-        Kind::Convert(S, _) => D,
-        Kind::Convert(D, _) => S,
-        Kind::Load(..) | Kind::Zero => D,
-    }
-}
-
 fn value(v: u8, place: &[V]) -> V {
     if v < FIRST { V(xrun_runtime::abi::xmm(v)) } else { place[usize::from(v - FIRST)] }
 }
 
-/// Emits one node. `first`: not a repetition, for which loads and integers need not be fetched again.
-fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V], first: bool) {
+fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V]) {
     let v = |x: u8| value(x, place);
     match n.kind {
-        Kind::Load(at, bytes) if first => {
-            let i = cx.region.insts[at].i;
-            let from = cx.addr(&i, bytes);
+        Kind::Load(bytes, aligned) => {
+            let i = cx.region.insts[n.at].i;
+            let from = cx.vaddr(&i, bytes, aligned);
             cx.load_v(bytes, d, from);
         }
-        Kind::Int(fp, at) if first => {
-            let i = cx.region.insts[at].i;
-            if let Ok((x, bytes)) = cx.int_src(&i, i.op_count() - 1) {
+        Kind::Int(fp) => {
+            let i = cx.region.insts[n.at].i;
+            if let Ok((x, bytes)) = cx.int_src(&i, 1) {
                 cx.m.scvtf(fp, d, sz(bytes), x);
             }
         }
-        Kind::Zero if first => cx.m.zero_v(d),
-        Kind::Binary(op, fp, a, b) => op(&mut cx.m, Shape::Scalar, fp, d, v(a), v(b)),
-        Kind::Sqrt(fp, a) => cx.m.fsqrt(Shape::Scalar, fp, d, v(a)),
-        Kind::Fused(kind, fp, [x, y, z]) => kind.scalar(&mut cx.m, fp, d, [v(x), v(y), v(z)]),
+        Kind::Zero => cx.m.zero_v(d),
+        Kind::Binary(op, shape, fp, a, b) => op(&mut cx.m, shape, fp, d, v(a), v(b)),
+        Kind::Sqrt(shape, fp, a) => cx.m.fsqrt(shape, fp, d, v(a)),
         Kind::Convert(from, a) => cx.m.fcvt(from, d, v(a)),
-        Kind::Pick(fp, a, b, max) => {
+        Kind::Pick(shape, fp, a, b, max) => {
             let (x, y) = if max { (v(a), v(b)) } else { (v(b), v(a)) };
-            cx.m.fcmp(fp, x, y, true);
-            cx.m.fcsel(fp, d, v(a), v(b), Cond::Gt);
+            if shape == Packed {
+                // The mask takes the result's place, which is none of the sources'.
+                cx.m.fcmgt(Packed, fp, d, x, y);
+                cx.m.bsl(d, v(a), v(b));
+            } else {
+                cx.m.fcmp(fp, x, y, true);
+                cx.m.fcsel(fp, d, v(a), v(b), Cond::Gt);
+            }
         }
-        _ => {}
+        Kind::Lanes(op, ar, a, b) => op(&mut cx.m, ar, d, v(a), v(b)),
+        Kind::Bits(op, a, b) => op(&mut cx.m, d, v(a), v(b)),
+        Kind::Shuffle(imm, a) => super::shuffle::shuffle_s(cx, d, v(a), imm),
     }
 }
