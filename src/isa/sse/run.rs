@@ -39,6 +39,7 @@ const LONGEST: usize = xrun_runtime::engine::REPLAY_MOST;
 
 type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
 type LaneOp = fn(&mut Masm, Ar, V, V, V);
+type ShiftOp = fn(&mut Masm, Ar, V, V, u32);
 type BitOp = fn(&mut Masm, V, V, V);
 
 #[derive(Clone, Copy)]
@@ -54,6 +55,10 @@ enum Kind {
     /// From general register or memory operand 1.
     Int(Fp),
     Lanes(LaneOp, Ar, u8, u8),
+    /// By a constant.
+    Shift(ShiftOp, Ar, u8, u32),
+    /// Products of the even lanes of 32 bits.
+    MulEven(LaneOp, u8, u8),
     Bits(BitOp, u8, u8),
     /// Four lanes of one value.
     Shuffle(u8, u8),
@@ -63,10 +68,14 @@ impl Kind {
     /// The values it is made of.
     fn reads(self) -> [Option<u8>; 2] {
         match self {
-            Kind::Binary(_, _, _, a, b) | Kind::Pick(_, _, a, b, _) | Kind::Lanes(_, _, a, b) | Kind::Bits(_, a, b) => {
-                [Some(a), Some(b)]
+            Kind::Binary(_, _, _, a, b)
+            | Kind::Pick(_, _, a, b, _)
+            | Kind::Lanes(_, _, a, b)
+            | Kind::MulEven(_, a, b)
+            | Kind::Bits(_, a, b) => [Some(a), Some(b)],
+            Kind::Sqrt(_, _, a) | Kind::Convert(_, a) | Kind::Shuffle(_, a) | Kind::Shift(_, _, a, _) => {
+                [Some(a), None]
             }
-            Kind::Sqrt(_, _, a) | Kind::Convert(_, a) | Kind::Shuffle(_, a) => [Some(a), None],
             Kind::Load(..) | Kind::Zero | Kind::Int(_) => [None, None],
         }
     }
@@ -205,8 +214,38 @@ fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
         Pcmpeqb => (Masm::cmeq, Ar::B16, false),
         Pcmpeqw => (Masm::cmeq, Ar::H8, false),
         Pcmpeqd => (Masm::cmeq, Ar::S4, false),
+        Pminub => (Masm::umin, Ar::B16, false),
+        Pminsb => (Masm::smin, Ar::B16, false),
+        Pminuw => (Masm::umin, Ar::H8, false),
+        Pminsw => (Masm::smin, Ar::H8, false),
+        Pminud => (Masm::umin, Ar::S4, false),
+        Pminsd => (Masm::smin, Ar::S4, false),
+        Pmaxub => (Masm::umax, Ar::B16, false),
+        Pmaxsb => (Masm::smax, Ar::B16, false),
+        Pmaxuw => (Masm::umax, Ar::H8, false),
+        Pmaxsw => (Masm::smax, Ar::H8, false),
+        Pmaxud => (Masm::umax, Ar::S4, false),
+        Pmaxsd => (Masm::smax, Ar::S4, false),
         _ => return None,
     })
+}
+
+/// One word for a shift of lanes by a constant that is neither zero nor too large.
+fn shift(i: &Instruction) -> Option<(ShiftOp, Ar, u32)> {
+    use Mnemonic::*;
+    let (op, ar): (ShiftOp, Ar) = match i.mnemonic() {
+        Psllw => (Masm::shl_v, Ar::H8),
+        Pslld => (Masm::shl_v, Ar::S4),
+        Psllq => (Masm::shl_v, Ar::D2),
+        Psrlw => (Masm::ushr, Ar::H8),
+        Psrld => (Masm::ushr, Ar::S4),
+        Psrlq => (Masm::ushr, Ar::D2),
+        Psraw => (Masm::sshr, Ar::H8),
+        Psrad => (Masm::sshr, Ar::S4),
+        _ => return None,
+    };
+    let by = (i.op1_kind() == OpKind::Immediate8).then(|| u32::from(i.immediate8()))?;
+    (by > 0 && by < ar.lane_bits()).then_some((op, ar, by))
 }
 
 /// One word for `d op= s`; `true`: with its sources the other way round.
@@ -271,7 +310,22 @@ impl Run {
             let k = self.node(Kind::Lanes(op, ar, x, y), at, 0, None)?;
             return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
         }
+        if let Some((op, ar, by)) = shift(i) {
+            let a = self.whole(d)?;
+            self.force(a);
+            let k = self.node(Kind::Shift(op, ar, a, by), at, 0, None)?;
+            return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
+        }
         match i.mnemonic() {
+            M::Pmuludq | M::Pmuldq => {
+                let op: LaneOp = if i.mnemonic() == M::Pmuludq { Masm::umull_v } else { Masm::smull_v };
+                let a = self.whole(d)?;
+                let b = self.source(i, at, Packed, S)?;
+                self.force(a);
+                self.force(b);
+                let k = self.node(Kind::MulEven(op, a, b), at, 0, None)?;
+                self.set(d, Now { value: k, upper: Upper::Whole, fp: None })
+            }
             M::Sqrtss | M::Sqrtsd | M::Sqrtps | M::Sqrtpd => {
                 let fp = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtps) { S } else { D };
                 let shape = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtsd) { Scalar } else { Packed };
@@ -687,6 +741,13 @@ fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V]) {
             }
         }
         Kind::Lanes(op, ar, a, b) => op(&mut cx.m, ar, d, v(a), v(b)),
+        Kind::Shift(op, ar, a, by) => op(&mut cx.m, ar, d, v(a), by),
+        Kind::MulEven(op, a, b) => {
+            let (x, y) = (cx.vtmp(), cx.vtmp());
+            cx.m.xtn(Ar::S2, x, v(a));
+            cx.m.xtn(Ar::S2, y, v(b));
+            op(&mut cx.m, Ar::S2, d, x, y);
+        }
         Kind::Bits(op, a, b) => op(&mut cx.m, d, v(a), v(b)),
         Kind::Shuffle(imm, a) => super::shuffle::shuffle_s(cx, d, v(a), imm),
     }
