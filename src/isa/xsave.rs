@@ -29,13 +29,13 @@ fn area(cx: &mut Cx<'_>, i: &Instruction, what: u64) -> Lowered {
     let at = cx.lea(i, true);
     cx.m.mov(Sz::X, X(1), at);
     cx.m.mov_imm(X(0), what);
-    let fence = cx.ordering == Ordering::Tso;
+    let fence = cx.ordering != Ordering::Plain;
     if fence {
-        cx.m.dmb(Dmb::Ish);
+        cx.m.dmb(Dmb::Ishst);
     }
     cx.call_helper(Helper::Xsave);
     if fence {
-        cx.m.dmb(Dmb::Ish);
+        cx.m.dmb(Dmb::Ishld);
     }
     Ok(())
 }

@@ -200,7 +200,7 @@ impl<'a> Execution<'a> {
             for (n, &w) in order.iter().enumerate() {
                 place[w] = n + 1;
             }
-            self.sources(&reads, 0, &order, init, &of, &mut place, &mut |place| {
+            sources(&reads, &order, init, &of, &mut place, &mut |place| {
                 if !self.coherent(&here, place) || !self.atomic(&writes, place) {
                     return;
                 }
@@ -231,25 +231,6 @@ impl<'a> Execution<'a> {
             all.extend(self.orders(&rest).into_iter().map(|o| [&[w], o.as_slice()].concat()));
         }
         all
-    }
-
-    fn sources(
-        &self,
-        reads: &[usize],
-        n: usize,
-        order: &[usize],
-        init: u64,
-        of: &dyn Fn(usize) -> u64,
-        place: &mut Vec<usize>,
-        found: &mut dyn FnMut(&[usize]),
-    ) {
-        let Some(&r) = reads.get(n) else { return found(place) };
-        for k in 0..=order.len() {
-            if of(r) == if k == 0 { init } else { of(order[k - 1]) } {
-                place[r] = k;
-                self.sources(reads, n + 1, order, init, of, place, found);
-            }
-        }
     }
 
     /// Internal visibility: with all writes in one order, what each thread does to the cell must not go back in it.
@@ -310,6 +291,24 @@ impl<'a> Execution<'a> {
                 }
                 v & (u64::MAX >> (64 - 8 * bytes))
             }
+        }
+    }
+}
+
+/// Finds for each read the writes in `order` (or the initial value) that it can have read from.
+fn sources(
+    reads: &[usize],
+    order: &[usize],
+    init: u64,
+    of: &dyn Fn(usize) -> u64,
+    place: &mut Vec<usize>,
+    found: &mut dyn FnMut(&[usize]),
+) {
+    let Some((&r, rest)) = reads.split_first() else { return found(place) };
+    for k in 0..=order.len() {
+        if of(r) == if k == 0 { init } else { of(order[k - 1]) } {
+            place[r] = k;
+            sources(rest, order, init, of, place, found);
         }
     }
 }

@@ -14,7 +14,7 @@ use xrun::Translator;
 use xrun::host::HostFeatures;
 use xrun_runtime::abi;
 use xrun_runtime::engine::{Engine, Extent, GuestCode, Ordering, Request, Translation};
-use xrun_runtime::helpers::Helper;
+use xrun_runtime::helpers::{Helper, xsave};
 
 const CODE: u64 = 0x40_1000;
 
@@ -48,8 +48,9 @@ struct State {
     /// What this guest instruction found its address to be.
     odd: Option<bool>,
     guest: u64,
-    /// What x9 was last set to.
+    /// What x9 and x0 were last set to.
     helper: u16,
+    argument: u16,
 }
 
 struct Walk<'a> {
@@ -115,6 +116,7 @@ impl Walk<'_> {
             odd: None,
             guest: 0,
             helper: 0,
+            argument: 0,
         };
         let mut open = vec![start];
         while let Some(mut s) = open.pop() {
@@ -145,7 +147,7 @@ impl Walk<'_> {
             match op {
                 Op::Nothing => {}
                 Op::Other => {
-                    // ADD of registers or of a constant, and MOV, carry pointers on; MOVZ W9 names a helper.
+                    // ADD of registers or of a constant, and MOV, carry pointers on; MOVZ names a helper in W9.
                     let (d, n, m) = ((w & 31) as u8, (w >> 5 & 31) as u8, (w >> 16 & 31) as u8);
                     let add = w & 0xff00_0000 == 0x8b00_0000 || w & 0xff80_0000 == 0x9100_0000;
                     let of_registers = w & 0xff00_0000 == 0x8b00_0000;
@@ -158,6 +160,9 @@ impl Walk<'_> {
                     }
                     if w & 0xffe0_001f == 0x5280_0009 {
                         s.helper = (w >> 5 & 0xffff) as u16;
+                    }
+                    if w & 0x7fe0_001f == 0x5280_0000 {
+                        s.argument = (w >> 5 & 0xffff) as u16;
                     }
                 }
                 Op::Literal { t, v, .. } => {
@@ -201,7 +206,8 @@ impl Walk<'_> {
                         continue;
                     }
                     // A helper, or a call of guest code: back with the scratch registers changed.
-                    let image = s.helper == Helper::X87MemoryImage as u16;
+                    let image = s.helper == Helper::X87MemoryImage as u16
+                        || s.helper == Helper::Xsave as u16 && u64::from(s.argument) != xsave::READ_XCR;
                     if image {
                         self.access(&before);
                         if !s.fenced {
