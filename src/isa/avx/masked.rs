@@ -1,6 +1,7 @@
 //! Masked moves and gathers (SDM vol. 2, VMASKMOV, VPMASKMOV, VGATHER, VPGATHER): memory is touched only for lanes whose mask is negative, so each lane has
 //! its own test and access.
 
+use crate::emit::simd::Ar;
 use crate::emit::{Addr, Sz, V, X, ZR};
 use crate::isa::cx::{Cx, gpr};
 use crate::isa::sse::Width;
@@ -119,6 +120,22 @@ fn gather(cx: &mut Cx<'_>, i: &Instruction, index: u32, bytes: u32) -> Lowered {
         Ok([Lanes::Low(v), high])
     };
     let (d, mask) = (lanes(cx, 0)?, lanes(cx, 2)?);
+    // First of all every lane of the mask becomes all ones or all zeros, and with 128 bits the upper halves of both are cleared: a fault shows it so.
+    let ar = Ar::full(size as u8);
+    let low = cx.vreg(i, 2)?;
+    cx.m.cmlt_zero(ar, low, low);
+    match mask[1] {
+        Lanes::High(at) => {
+            let t = cx.vtmp();
+            cx.m.ldr_v(16, t, at);
+            cx.m.cmlt_zero(ar, t, t);
+            cx.m.str_v(16, t, at);
+        }
+        Lanes::Low(_) => {
+            cx.zero_upper(numbers[0]);
+            cx.zero_upper(numbers[1]);
+        }
+    }
     let index_low = V(xrun_runtime::abi::xmm(numbers[2] as u8));
     let indices = if by.is_ymm() { [index_low, cx.upper(numbers[2])] } else { [index_low; 2] };
     let narrow = i.memory_base().size() == 4;
