@@ -247,7 +247,7 @@ fn check(native: &Native, i: Inst, seed: u64, count: u32, unmasked: bool, ulps: 
         let (cpu, mem) = (random.cpu(unmasked), random.memory());
         let Some(got) = model(i, &cpu, mem) else { return Ok(()) };
         let want = native.run(i, &cpu, mem);
-        let (mut g, mut w) = (got.cpu.x87.clone(), want.cpu.x87.clone());
+        let (mut g, mut w) = (got.cpu.x87, want.cpu.x87);
         // Rounded-up depends on the last place, and so does underflow at the smallest normal number.
         let mut status_mask = if ulps > 0 { !0x200 } else { !0 };
         if ulps > 0 && (g.status ^ w.status) & UNDERFLOW != 0 {
