@@ -13,6 +13,7 @@ xrun runs x86_64 Linux programs on AArch64 Linux.
 usage: xrun [OPTIONS] PROGRAM [ARGUMENTS]
        xrun explain PROGRAM ADDRESS
        xrun dump --stage=STAGE PROGRAM ADDRESS
+       xrun isa
        xrun syscalls
        xrun binfmt install | uninstall | status
 
@@ -32,7 +33,7 @@ To run a program that is called like a command, give its path: xrun ./dump
 #[derive(Debug)]
 pub enum Command {
     Run(Config),
-    /// `explain`, `dump`, `syscalls` or `binfmt` with the arguments behind it.
+    /// `explain`, `dump`, `isa`, `syscalls` or `binfmt` with the arguments behind it.
     Tool(String, Vec<OsString>),
     Help,
     Version,
@@ -58,7 +59,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 Some(program) => return Ok(run(config, program, args)),
                 None => return Err("no program given after --".into()),
             },
-            b"explain" | b"dump" | b"syscalls" | b"binfmt" => {
+            b"explain" | b"dump" | b"isa" | b"syscalls" | b"binfmt" => {
                 let name = String::from_utf8_lossy(bytes).into_owned();
                 return Ok(Command::Tool(name, args.collect()));
             }

@@ -137,7 +137,7 @@ pub fn dump(args: impl Iterator<Item = String>) -> Result<String, InspectError> 
         ));
     };
     let p = Program::open(prog.into())?;
-    let request = Request { pc: p.address(addr)?, ordering: o.ordering, extent: Extent::Loop };
+    let request = Request { ordering: o.ordering, extent: Extent::Loop, ..Request::at(p.address(addr)?) };
     let region = Region::find(request.pc, Extent::Loop, &p)?;
     let facts = Facts::of(&region, &p);
     let t = o.translator.lower(&region, &facts, request);
@@ -184,7 +184,7 @@ pub fn explain(args: impl Iterator<Item = String>) -> Result<String, InspectErro
         letters(effect.writes),
         letters(effect.kills)
     ));
-    let request = Request { pc, ordering: o.ordering, extent: Extent::Loop };
+    let request = Request { ordering: o.ordering, extent: Extent::Loop, ..Request::at(pc) };
     let wide = Region::find(pc, Extent::Loop, &p)?;
     let facts = Facts::of(&wide, &p);
     out.push_str(&format!(

@@ -58,12 +58,14 @@ impl Translator {
 
     fn lower_in(&self, region: &Region, facts: &facts::Facts, request: Request, memory: &mut Buffers) -> Translation {
         let mut cx = Cx::new(region, facts, self.host, request.ordering, memory);
+        cx.alone = request.extent == Extent::Single;
+        cx.fp_traps = request.fp_traps;
         let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();
         cx.open();
         // Only loops win what looking for this costs. With FEAT_AFP there is nothing to merge.
-        let looked = request.extent == Extent::Loop && !self.host.afp && facts.uppers.is_empty();
+        let looked = request.extent == Extent::Loop && !request.fp_traps && !self.host.afp && facts.uppers.is_empty();
         if let Some(zeros) = looked.then(|| facts::zero::find(region)).flatten() {
             let otherwise = cx.assume_zeros(zeros);
             lower_all(&mut cx);
@@ -87,7 +89,7 @@ fn lower_all(cx: &mut Cx<'_>) {
         next += 1;
         if facts.fuse[at] != Fuse::Done {
             cx.begin(at);
-            if isa::sse::run::lower(cx) || isa::avx::run::lower(cx) {
+            if !cx.fp_traps && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
                 next += std::mem::take(&mut cx.skip);
                 cx.leave_run(next - 1);
             } else if facts.fuse[at] == Fuse::Alone || !cx.lower_fused() {
@@ -114,10 +116,14 @@ pub(crate) fn lower_opened(cx: &mut Cx<'_>, at: usize) {
 fn lower_one(cx: &mut Cx<'_>, at: usize) {
     let region = cx.region;
     let i = &region.insts[at].i;
-    let done = if i.is_invalid() {
+    let done = if region.insts[at].too_long {
+        cx.trap(Trap::GeneralProtection, i.ip());
+        Ok(())
+    } else if i.is_invalid() {
         Err(Decline::Undefined)
     } else {
         match isa::lowering(i) {
+            Some(lower) if cx.fp_traps => cx.lower(|cx| cx.with_fp_traps(i, lower)),
             Some(lower) => cx.lower(|cx| lower(cx, i)),
             None => Err(Decline::Unsupported("no row")),
         }
@@ -202,7 +208,7 @@ mod tests {
         // mov ecx, 10; l: add eax, ecx; sub ecx, 1; jne l; ret
         let code = Bytes(0x40_1000, vec![0xb9, 10, 0, 0, 0, 0x01, 0xc8, 0x83, 0xe9, 1, 0x75, 0xf9, 0xc3]);
         for (_, host) in HostFeatures::ALL {
-            let request = Request { pc: 0x40_1000, ordering: Ordering::Plain, extent: Extent::Cold };
+            let request = Request { ordering: Ordering::Plain, extent: Extent::Cold, ..Request::at(0x40_1000) };
             let t = Translator { host }.translate(request, &code).unwrap();
             assert_eq!(t.entries[0], Entry { guest: 0x40_1000, word: 2 });
             let back: Vec<_> = t.exits.iter().filter(|e| e.inside.is_some()).collect();

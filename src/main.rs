@@ -16,10 +16,12 @@ fn main() -> ExitCode {
     let text = match command {
         Ok(Command::Run(config)) => {
             let (hwcap, hwcap2) = xrun_runtime::host_hwcap();
-            xrun::install(HostFeatures::from_hwcap(hwcap, hwcap2));
+            let host = HostFeatures::from_hwcap(hwcap, hwcap2).with_counter(xrun_runtime::host_counter_hz());
+            xrun::install(host);
             xrun_runtime::run(config)
         }
         Ok(Command::Tool(name, _)) if name == "syscalls" => Ok(xrun_runtime::linux::table::listing()),
+        Ok(Command::Tool(name, _)) if name == "isa" => Ok(xrun::isa::table::listing()),
         Ok(Command::Tool(name, args)) if name == "binfmt" => match xrun::binfmt::run(args.into_iter()) {
             Ok((text, true)) => Ok(text),
             Ok((text, false)) => {

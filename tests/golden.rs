@@ -101,7 +101,7 @@ fn translate(t: &Test, host: HostFeatures) -> Output {
         "fenced" => Ordering::Fenced,
         other => panic!("order: '{other}' is none of plain, tso, fenced"),
     };
-    let request = Request { pc: AT, ordering, extent: Extent::Loop };
+    let request = Request { ordering, extent: Extent::Loop, ..Request::at(AT) };
     let region = Region::find(AT, Extent::Loop, &guest).expect("there is code");
     let facts = Facts::of(&region, &guest);
     let made = Translator { host }.lower(&region, &facts, request);

@@ -24,7 +24,7 @@ fn translate(code: &[u8]) {
     for (name, host) in HostFeatures::ALL {
         for ordering in [Ordering::Plain, Ordering::Tso, Ordering::Fenced] {
             for extent in [Extent::Single, Extent::Cold, Extent::Loop] {
-                let request = Request { pc: START, ordering, extent };
+                let request = Request { ordering, extent, ..Request::at(START) };
                 let begun = Instant::now();
                 let what = || format!("{} on {name}, {ordering:?}, {extent:?}", truth::text::hex(code));
                 match (Translator { host }).translate(request, &Bytes(code)) {

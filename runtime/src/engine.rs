@@ -49,6 +49,15 @@ pub struct Request {
     pub pc: u64,
     pub ordering: Ordering,
     pub extent: Extent,
+    /// Some thread has unmasked SSE exceptions: after each instruction that may raise one the code looks for it.
+    pub fp_traps: bool,
+}
+
+impl Request {
+    /// A small region at `pc`, for one thread.
+    pub fn at(pc: u64) -> Request {
+        Request { pc, ordering: Ordering::default(), extent: Extent::default(), fp_traps: false }
+    }
 }
 
 /// A jump in a translation that leads to a known guest address.
@@ -144,7 +153,7 @@ pub enum ExitReason {
     /// Indirect jump to `rip`, not in the lookup table.
     Indirect = 2,
     Syscall = 3,
-    /// `exit_arg` = [`Trap`].
+    /// `exit_arg` = [`Trap`], and its error code in the upper half.
     Trap = 4,
     Stale = 5,
     ReturnMiss = 6,
@@ -155,12 +164,14 @@ pub enum ExitReason {
 }
 
 /// What an instruction raised (SDM vol. 3, 6.3), as far as user code can raise it. `rip` is the instruction's own address, except
-/// for `Breakpoint`, `Overflow`, `SoftInt` and `SingleStep`, which are traps and leave it at the next one.
+/// for `Breakpoint`, `DebugBreak`, `Overflow`, `SoftInt` and `SingleStep`, which are traps and leave it at the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Trap {
     DivideError = 0,
     SingleStep = 1,
+    /// INT1.
+    DebugBreak = 0x101,
     Breakpoint = 3,
     Overflow = 4,
     /// Not an instruction, or one this CPU model does not have.
@@ -172,7 +183,7 @@ pub enum Trap {
     AlignmentCheck = 17,
     /// Unmasked SSE exception; MXCSR says which.
     Simd = 19,
-    /// INT n other than 3: #GP for user code, except 0x80 (the 32-bit system call gate).
+    /// INT 0x80, the 32-bit system call gate.
     SoftInt = 0x100,
     /// The instruction is known but not implemented; reported as #UD with a line saying so.
     Unsupported = 0x200,
@@ -180,7 +191,7 @@ pub enum Trap {
 
 impl Trap {
     pub fn from_raw(v: u64) -> Trap {
-        match v {
+        match v & 0xffff_ffff {
             0 => Trap::DivideError,
             1 => Trap::SingleStep,
             3 => Trap::Breakpoint,
@@ -190,6 +201,7 @@ impl Trap {
             17 => Trap::AlignmentCheck,
             19 => Trap::Simd,
             0x100 => Trap::SoftInt,
+            0x101 => Trap::DebugBreak,
             0x200 => Trap::Unsupported,
             _ => Trap::Undefined,
         }

@@ -64,3 +64,16 @@ pub fn run(config: config::Config) -> ! {
 pub fn host_hwcap() -> (u64, u64) {
     (image::host_auxv(libc::AT_HWCAP), image::host_auxv(libc::AT_HWCAP2))
 }
+
+/// Ticks of the host's counter a second (Arm ARM, CNTFRQ_EL0); 0 where there is none.
+pub fn host_counter_hz() -> u64 {
+    #[cfg(target_arch = "aarch64")]
+    {
+        let hz: u64;
+        // SAFETY: reads a register user code may read.
+        unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) hz, options(nomem, nostack, preserves_flags)) };
+        hz
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    0
+}

@@ -26,6 +26,18 @@ pub mod gpr {
     pub const R15: usize = 15;
 }
 
+/// Selectors of Linux's segments for 64-bit programs (arch/x86/include/asm/segment.h), and the numbers of the registers.
+pub mod segment {
+    pub const USER_CS: u16 = 0x33;
+    pub const USER_DS: u16 = 0x2b;
+    /// The code segment of 32-bit programs.
+    pub const USER32_CS: u16 = 0x23;
+    pub const CS: usize = 1;
+    pub const SS: usize = 2;
+    pub const FS: usize = 4;
+    pub const GS: usize = 5;
+}
+
 bitflags! {
     /// EFLAGS bits a user program can see (SDM vol. 1, 3.4.3).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -130,7 +142,8 @@ pub struct CpuState {
     pub gs_base: u64,
     /// MXCSR as the guest last wrote it, control bits current; sticky flags are merged with the host's FPSR on read.
     pub mxcsr: u32,
-    pub pad0: u32,
+    /// The exceptions `mxcsr` does not mask, as bits of the host's FPSR.
+    pub unmasked: u32,
     /// Where an exit thunk stores why translated code ended (see [`crate::engine::ExitReason`]).
     pub exit_reason: u64,
     pub exit_arg: u64,
@@ -165,6 +178,10 @@ pub struct CpuState {
     /// YMM registers ends with, is one store, and no bits at all is what XSAVE calls the initial state (SDM vol. 1, 13.6).
     pub upper_live: u64,
     pub x87: X87,
+    /// What the destination of an instruction held that may raise an unmasked SSE exception.
+    pub saved: u128,
+    /// ES CS SS DS FS GS, by their number in encodings. Only what a program can read back of them: bases are above.
+    pub selectors: [u16; 6],
 }
 
 impl Default for CpuState {
@@ -180,7 +197,7 @@ impl Default for CpuState {
             fs_base: 0,
             gs_base: 0,
             mxcsr: 0x1f80,
-            pad0: 0,
+            unmasked: 0,
             exit_reason: 0,
             exit_arg: 0,
             lookup: 0,
@@ -199,6 +216,8 @@ impl Default for CpuState {
             ymm_hi: [0; 16],
             upper_live: 0,
             x87: X87::default(),
+            saved: 0,
+            selectors: [0, segment::USER_CS, segment::USER_DS, 0, 0, 0],
         }
     }
 }

@@ -386,7 +386,7 @@ impl Thread {
         cpu.helpers = crate::helpers::TABLE.as_ptr() as u64;
         cpu.calls = SYSCALL.get().map_or(&NO_CALLS, |s| s.1).as_ptr() as u64;
         cpu.host_fpcr = host_fpcr();
-        cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
+        fp::set_mxcsr(cpu, cpu.mxcsr);
         cpu.helper_return = 0;
         self.host.shadow = shadow;
         self.cpu.thread = &raw const *self as u64;
@@ -445,6 +445,9 @@ impl Thread {
 
     /// Enters translated code and handles how it ended. Returns where to go on, if that is known without looking.
     fn go(&mut self, at: Found, alone: bool) -> Option<Found> {
+        if self.cpu.unmasked != 0 && code::set_trapping(self) {
+            return None;
+        }
         if !Gate::enter(self, at.epoch) {
             return None;
         }
@@ -452,6 +455,8 @@ impl Thread {
             self.host.epoch = at.epoch;
             self.cpu.shadow = self.host.shadow.base();
         }
+        // TF counts as it was before the instruction (SDM vol. 3, 17.3.1.4).
+        let stepping = alone && self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0;
         // SAFETY: the record is this thread's and adopted; `at` is of the current epoch, which cannot end while `inside` is set.
         unsafe { enter::enter(&raw mut self.cpu, at.host) };
         Gate::leave(self);
@@ -492,7 +497,7 @@ impl Thread {
             }
             r if r == ExitReason::Trap as u64 => {
                 self.host.step = 0;
-                self.trap(Trap::from_raw(self.cpu.exit_arg));
+                self.trap(Trap::from_raw(self.cpu.exit_arg), self.cpu.exit_arg >> 32);
                 return None;
             }
             r if r == ExitReason::Fault as u64 => {
@@ -508,15 +513,16 @@ impl Thread {
             // Indirect, Resume: found by `rip`.
             _ => None,
         };
-        if alone && self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0 {
-            self.trap(Trap::SingleStep);
+        // SYSCALL puts TF away, and coming back it is one instruction late.
+        if stepping && self.cpu.exit_reason != ExitReason::Syscall as u64 {
+            self.trap(Trap::SingleStep, 0);
         }
         next
     }
 
     /// Raises what the kernel makes of `trap` (arch/x86/kernel/traps.c). When a helper raised it, `rip` is still that of the last exit
     /// and is taken from the call site.
-    fn trap(&mut self, trap: Trap) {
+    fn trap(&mut self, trap: Trap, err: u64) {
         let back = std::mem::take(&mut self.cpu.helper_return);
         if back != 0
             && let Some((rip, _)) = code::guest_at((back & !3) - 4)
@@ -526,12 +532,14 @@ impl Thread {
         const SI_KERNEL: i32 = 0x80;
         const ILL_ILLOPN: i32 = 2;
         const FPE_INTDIV: i32 = 1;
+        const TRAP_BRKPT: i32 = 1;
         const TRAP_TRACE: i32 = 2;
         const BUS_ADRALN: i32 = 1;
         let rip = self.cpu.rip;
         let (signo, code, addr, trapno) = match trap {
             Trap::DivideError => (libc::SIGFPE, FPE_INTDIV, rip, 0),
             Trap::SingleStep => (libc::SIGTRAP, TRAP_TRACE, rip, 1),
+            Trap::DebugBreak => (libc::SIGTRAP, TRAP_BRKPT, rip, 1),
             Trap::Breakpoint => (libc::SIGTRAP, SI_KERNEL, 0, 3),
             Trap::Overflow => (libc::SIGSEGV, SI_KERNEL, 0, 4),
             Trap::Undefined => (libc::SIGILL, ILL_ILLOPN, rip, 6),
@@ -542,9 +550,12 @@ impl Thread {
             Trap::GeneralProtection | Trap::SoftInt => (libc::SIGSEGV, SI_KERNEL, 0, 13),
             Trap::X87 => (libc::SIGFPE, fpe_code(!self.cpu.x87.control & self.cpu.x87.status), rip, 16),
             Trap::AlignmentCheck => (libc::SIGBUS, BUS_ADRALN, 0, 17),
-            Trap::Simd => (libc::SIGFPE, fpe_code((!(self.cpu.mxcsr >> 7) & self.cpu.mxcsr) as u16), rip, 19),
+            Trap::Simd => {
+                self.cpu.mxcsr |= fp::flags_of(self.cpu.guest_fpsr);
+                (libc::SIGFPE, fpe_code((!(self.cpu.mxcsr >> 7) & self.cpu.mxcsr) as u16), rip, 19)
+            }
         };
-        let fault = SyncFault { signo, code, addr, trapno, err: 0, cr2: 0 };
+        let fault = SyncFault { signo, code, addr, trapno, err, cr2: 0 };
         crate::signal::deliver_sync(self, &fault);
     }
 

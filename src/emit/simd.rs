@@ -133,7 +133,7 @@ impl Masm {
         sqadd 0 0b00001; uqadd 1 0b00001; sqsub 0 0b00101; uqsub 1 0b00101;
         cmgt 0 0b00110; cmhi 1 0b00110; cmge 0 0b00111; cmhs 1 0b00111; cmeq 1 0b10001; cmtst 0 0b10001;
         sshl 0 0b01000; ushl 1 0b01000;
-        smax 0 0b01100; umax 1 0b01100; smin 0 0b01101; umin 1 0b01101;
+        smax 0 0b01100; umax 1 0b01100; smin 0 0b01101; umin 1 0b01101; pmul 1 0b10011;
         sabd 0 0b01110; uabd 1 0b01110; urhadd 1 0b00010;
         addp_v 0 0b10111; umaxp 1 0b10100; uminp 1 0b10101;
     }
@@ -146,7 +146,7 @@ impl Masm {
         /// Where `m` is 0: `n`; else `d` stays.
         bif 1 3;
     }
-    three_diff! { smull_v 0 0b1100; umull_v 1 0b1100; uabdl 1 0b0111; uabal 1 0b0101; sqdmull 0 0b1101; }
+    three_diff! { smull_v 0 0b1100; umull_v 1 0b1100; uabdl 1 0b0111; uabal 1 0b0101; sqdmull 0 0b1101; pmull_b 0 0b1110; }
     two_misc! {
         rev64 0 0b00000; rev32 1 0b00000; rev16_v 0 0b00001;
         saddlp 0 0b00010; uaddlp 1 0b00010; cnt 0 0b00101; not_v 1 0b00101;

@@ -6,7 +6,7 @@
 
 use super::flags::{FlagEffect, Flags};
 use super::quick;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use std::ops::Range;
 use xrun_runtime::engine::{self, Extent, GuestCode, TranslateError};
 
@@ -42,6 +42,8 @@ pub struct Inst {
     pub join: bool,
     /// The next instruction in the list is not what follows: this one ends a run.
     pub ends_run: bool,
+    /// Not an instruction because it has more than 15 bytes: #GP, not #UD (SDM vol. 2, 2.3.11).
+    pub too_long: bool,
 }
 
 /// See the file's head.
@@ -113,10 +115,47 @@ impl<'a> Fetcher<'a> {
         }
         let Some(bytes) = self.windows[self.recent & 1].at(pc) else { return false };
         if !bytes.first_chunk().is_some_and(|enough| quick::decode(enough, pc, i)) {
-            Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE).decode_out(i);
+            decoder(bytes, pc).decode_out(i);
         }
         true
     }
+
+    /// Why the bytes at `pc`, just decoded, are no instruction.
+    fn why_invalid(&self, pc: u64) -> Invalid {
+        self.windows[self.recent & 1].at(pc).map_or(Invalid::Undefined, |bytes| why_invalid(bytes, pc))
+    }
+}
+
+/// The longest x86 instruction (SDM vol. 2, 2.3.11).
+const MAX_LEN: usize = 15;
+
+fn decoder(bytes: &[u8], pc: u64) -> Decoder<'_> {
+    Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE)
+}
+
+/// Why bytes are no instruction.
+#[derive(PartialEq, Eq)]
+enum Invalid {
+    Undefined,
+    /// It would be one with some prefixes less.
+    TooLong,
+    /// It goes on at this address, where nothing can be fetched.
+    Cut(u64),
+}
+
+fn why_invalid(bytes: &[u8], pc: u64) -> Invalid {
+    let mut d = decoder(bytes, pc);
+    let _ = d.decode();
+    if d.last_error() == DecoderError::NoMoreBytes && bytes.len() < MAX_LEN {
+        return Invalid::Cut(pc + bytes.len() as u64);
+    }
+    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let prefixes = bytes.iter().take(MAX_LEN).take_while(|b| prefix(b)).count();
+    let too_long = (1..=prefixes).any(|n| {
+        let i = decoder(&bytes[n..], pc).decode();
+        !i.is_invalid() && i.len() + n > MAX_LEN
+    });
+    if too_long { Invalid::TooLong } else { Invalid::Undefined }
 }
 
 /// Where a direct branch goes.
@@ -161,7 +200,14 @@ impl Region {
             let n = insts.len();
             let x = &mut insts[n - 1];
             let mut done = false;
-            if f.decode(pc, &mut x.i) {
+            let found = f.decode(pc, &mut x.i);
+            let why = if found && x.i.is_invalid() { f.why_invalid(pc) } else { Invalid::Undefined };
+            x.too_long = why == Invalid::TooLong;
+            let missing = match why {
+                Invalid::Cut(at) => Some(at),
+                _ => (!found).then_some(pc),
+            };
+            if missing.is_none() {
                 x.flags = FlagEffect::of(&x.i);
                 x.flow = x.i.flow_control();
                 x.target = near_target(&x.i, x.flow);
@@ -183,7 +229,7 @@ impl Region {
             } else {
                 insts.pop();
                 match insts.last_mut() {
-                    None => return Err(TranslateError::Fetch(pc)),
+                    None => return Err(TranslateError::Fetch(missing.unwrap_or(pc))),
                     Some(last) => last.ends_run = true,
                 }
                 // A jump to bytes that are not there: it leaves the region.
@@ -299,5 +345,45 @@ fn look(
             }
             _ => return needed | unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(u64, Vec<u8>);
+
+    impl GuestCode for Bytes {
+        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
+            let from = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)).unwrap_or_default();
+            let n = from.len().min(buf.len());
+            buf[..n].copy_from_slice(&from[..n]);
+            n
+        }
+    }
+
+    #[test]
+    fn an_instruction_has_at_most_15_bytes() {
+        let nop = |prefixes: usize| {
+            let mut b = vec![0x66; prefixes];
+            b.extend([0x90, 0xc3, 0, 0, 0, 0]);
+            Region::find(0x40_1000, Extent::Cold, &Bytes(0x40_1000, b)).unwrap().insts[0]
+        };
+        assert!(!nop(14).i.is_invalid());
+        assert!(nop(15).i.is_invalid() && nop(15).too_long);
+        // Not an instruction, but not for its length.
+        let i = Region::find(0x40_1000, Extent::Cold, &Bytes(0x40_1000, vec![0x06; 20])).unwrap().insts[0];
+        assert!(i.i.is_invalid() && !i.too_long);
+    }
+
+    #[test]
+    fn a_cut_instruction_faults_where_it_goes_on() {
+        // nop; mov rax, imm64 with two bytes of the constant.
+        let code = Bytes(0x40_1000, vec![0x90, 0x48, 0xb8, 1, 2]);
+        let region = Region::find(0x40_1000, Extent::Cold, &code).unwrap();
+        assert_eq!(region.insts.len(), 1);
+        assert!(region.insts[0].ends_run);
+        assert_eq!(Region::find(0x40_1001, Extent::Cold, &code).unwrap_err(), TranslateError::Fetch(0x40_1005));
     }
 }

@@ -136,11 +136,12 @@ pub(super) fn compute(
         None if narrow => cx.tmp(),
         None => ZR,
     };
-    // A narrow source is a copy or part of a register: never kept.
-    let af = af_of(cx, live, op, a, b, (!narrow).then_some(r));
     if op.with_carry() {
+        // First, because it may bring PF and AF of an instruction before into the registers that get this one's.
         cx.carry_as(op == Arith::Sbb);
     }
+    // A narrow source is a copy or part of a register: never kept.
+    let af = af_of(cx, live, op, a, b, (!narrow).then_some(r));
     if narrow {
         compute_narrow(cx, op, bytes, r, a, b, zero_ext, live);
     } else {
@@ -311,7 +312,11 @@ fn locked_arith(cx: &mut Cx<'_>, op: Arith, dst: Place, second: Place, live: Fla
         return Err(super::Decline::Undefined);
     };
     let size = sz(bytes);
-    let b = src(cx, second, Ext::Any);
+    let mut b = src(cx, second, Ext::Any);
+    if op.with_carry() {
+        // Needed three times: held once.
+        b = Src::Reg(b.reg(cx));
+    }
     let s = match (op, b) {
         (Arith::Add, _) => b.reg(cx),
         (Arith::Sub, Src::Imm(v)) => Src::Imm(v.wrapping_neg() & mask(bytes)).reg(cx),

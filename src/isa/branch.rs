@@ -178,7 +178,7 @@ fn jmp(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             cx.jump_indirect(t);
             Ok(())
         }
-        _ => Err(Decline::Unsupported("far jump")),
+        _ => super::segment::transfer(cx, i),
     }
 }
 
@@ -209,7 +209,7 @@ fn call(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             cx.call_indirect(t, ret, next);
             Ok(())
         }
-        _ => Err(Decline::Unsupported("far call")),
+        _ => super::segment::transfer(cx, i),
     }
 }
 

@@ -62,9 +62,14 @@ const FEATURES: &[Feature] = &[
     feature(7, EBX, 23, &[Clflushopt]),
     feature(7, EBX, 24, &[Clwb]),
     feature(7, EBX, 29, &[Sha1rnds4, Sha256rnds2]),                       // SHA
+    feature(7, ECX, 8, &[Gf2p8mulb, Gf2p8affineqb, Vgf2p8mulb]),          // GFNI
     feature(7, ECX, 9, &[Vaesenc, Vaesdeclast, Xgetbv]),                  // VAES
     feature(7, ECX, 10, &[Vpclmulqdq, Xgetbv]),
     feature(7, ECX, 22, &[Rdpid]),
+    feature(7, ECX, 25, &[Cldemote]),
+    feature(7, ECX, 27, &[Movdiri]),
+    feature(7, ECX, 28, &[Movdir64b]),
+    feature(7, EDX, 14, &[Serialize]),
     feature(EXTENDED, ECX, 0, &[Lahf, Sahf]),
     feature(EXTENDED, ECX, 5, &[Lzcnt]),
     feature(EXTENDED, ECX, 8, &[Prefetchw]),

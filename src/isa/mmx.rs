@@ -76,6 +76,12 @@ pub fn lower(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         Some(f) => f(cx, i)?,
         None => (row.lower)(cx, i)?,
     }
+    // An exception finds the unit in MMX state already.
+    let watched = cx.watches_fp();
+    if watched {
+        enter(cx);
+        cx.look_for_fp_trap();
+    }
     if let Some(r) = mm(i, 0)
         && let Some(v) = cx.mm[r]
     {
@@ -83,7 +89,9 @@ pub fn lower(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         cx.m.movn(Sz::W, LINK, 0, 0);
         cx.m.str(2, LINK, register(r, offset_of!(X87Reg, sign_exp)));
     }
-    enter(cx);
+    if !watched {
+        enter(cx);
+    }
     Ok(())
 }
 

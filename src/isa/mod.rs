@@ -6,7 +6,11 @@
 //! that are live ([`Cx::live`]) in the form it declares ([`Cx::set_form`]). It must not change guest state before its last
 //! access that can fault. What it does not implement it declines with [`Decline`], and the instruction traps with a line saying so.
 
+use crate::facts::Facts;
+use crate::guest::Region;
+use crate::host::HostFeatures;
 use iced_x86::{Instruction, Mnemonic};
+use xrun_runtime::engine::Ordering;
 
 pub mod alu;
 pub mod atomic;
@@ -19,11 +23,13 @@ pub mod fused;
 pub mod mmx;
 pub mod mov;
 pub mod muldiv;
+pub mod segment;
 pub mod shift;
 pub mod sse;
 pub mod stack;
 pub mod string;
 pub mod system;
+pub mod table;
 pub mod x87;
 pub mod xsave;
 
@@ -76,6 +82,7 @@ pub const FAMILIES: &[&[Row]] = &[
     mmx::ROWS,
     mov::ROWS,
     muldiv::ROWS,
+    segment::ROWS,
     shift::ROWS,
     stack::ROWS,
     string::ROWS,
@@ -86,6 +93,7 @@ pub const FAMILIES: &[&[Row]] = &[
     sse::crypto::ROWS,
     sse::convert::ROWS,
     sse::float::ROWS,
+    sse::gfni::ROWS,
     sse::moves::ROWS,
     sse::shuffle::ROWS,
     x87::arith::ROWS,
@@ -117,6 +125,18 @@ static TABLE: [Option<Row>; MNEMONICS] = join();
 /// The row of a mnemonic, if there is one.
 pub fn row(m: Mnemonic) -> Option<&'static Row> {
     TABLE.get(m as usize)?.as_ref()
+}
+
+/// Why the first instruction of `region` is not lowered on `host`, if it is not.
+pub fn declined(region: &Region, facts: &Facts, host: HostFeatures, ordering: Ordering) -> Option<Decline> {
+    let i = region.insts[0].i;
+    if i.is_invalid() {
+        return Some(Decline::Undefined);
+    }
+    let Some(lower) = lowering(&i) else { return Some(Decline::Unsupported("no row")) };
+    let mut cx = Cx::new(region, facts, host, ordering, &mut cx::Buffers::default());
+    cx.begin(0);
+    cx.lower(|cx| lower(cx, &i)).err()
 }
 
 /// The function that lowers `i`, if it has a row.

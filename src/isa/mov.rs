@@ -1,9 +1,9 @@
 //! Moves that change no flags: MOV, MOVZX, MOVSX, MOVSXD, LEA, CMOVcc, SETcc, BSWAP, MOVBE, XLAT, NOP (SDM vol. 2).
 
+use super::Lowered;
 use super::branch::{Test, test};
 use super::cx::{Cx, Ext, Place, pinned, sz};
 use super::fused::set_whole;
-use super::{Decline, Lowered};
 use crate::emit::{Addr, Sz, X, ZR};
 use crate::facts::Known;
 use crate::rows;
@@ -124,16 +124,6 @@ fn xlat(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// What the segment registers hold in a 64-bit Linux process: the kernel's user code and data selectors, and null.
-fn selector(r: Register) -> Option<u16> {
-    match r {
-        Register::CS => Some(0x33),
-        Register::SS => Some(0x2b),
-        Register::DS | Register::ES | Register::FS | Register::GS => Some(0),
-        _ => None,
-    }
-}
-
 fn mov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     for n in 0..2 {
         if i.op_kind(n) != OpKind::Register {
@@ -145,16 +135,20 @@ fn mov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             return Ok(());
         }
         if r.is_segment_register() && n == 0 {
-            return Err(Decline::Unsupported("load of a segment register"));
+            let src = match cx.place(i, 1)? {
+                Place::Mem { at, .. } => Place::Mem { at, bytes: 2 },
+                p => p,
+            };
+            let v = cx.get(src, Ext::Any);
+            return super::segment::load(cx, r, v);
         }
-        if let Some(v) = selector(r) {
+        if r.is_segment_register() {
             // To memory always 16 bits; to a register its full size.
             let dst = match cx.place(i, 0)? {
                 Place::Mem { at, .. } => Place::Mem { at, bytes: 2 },
                 p => p,
             };
-            let t = cx.tmp();
-            cx.m.movz(Sz::W, t, v, 0);
+            let t = super::segment::selector(cx, r);
             cx.set(dst, t);
             return Ok(());
         }

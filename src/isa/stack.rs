@@ -1,9 +1,9 @@
 //! The stack: PUSH, POP, ENTER, LEAVE, PUSHF, POPF (SDM vol. 2). RSP moves only when the access succeeded.
 
+use super::Lowered;
 use super::cx::{Cx, Ext, Place, pinned};
-use super::{Decline, Lowered};
 use crate::emit::int::Dmb;
-use crate::emit::{Addr, Sz, X, ZR};
+use crate::emit::{Addr, Sz, X};
 use crate::guest::Flags;
 use crate::rows;
 use iced_x86::{Code, Instruction, OpKind, Register};
@@ -18,8 +18,8 @@ rows! { "stack";
     Enter => |cx, i| enter(cx, i),
     Pushfq => |cx, _| { pushf(cx, 8); Ok(()) },
     Pushf => |cx, _| { pushf(cx, 2); Ok(()) },
-    Popfq => |cx, _| { popf(cx, 8); Ok(()) },
-    Popf => |cx, _| { popf(cx, 2); Ok(()) },
+    Popfq => |cx, i| { popf(cx, 8, i.next_ip()); Ok(()) },
+    Popf => |cx, i| { popf(cx, 2, i.next_ip()); Ok(()) },
 }
 
 impl Cx<'_> {
@@ -59,8 +59,7 @@ fn push(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let rsp = pinned(RSP);
     let bytes = i.stack_pointer_increment().unsigned_abs();
     let v = match i.op0_kind() {
-        // FS and GS, the only ones with an encoding in 64-bit mode, are null.
-        OpKind::Register if i.op0_register().is_segment_register() => ZR,
+        OpKind::Register if i.op0_register().is_segment_register() => super::segment::selector(cx, i.op0_register()),
         OpKind::Register | OpKind::Memory => {
             let p = cx.place(i, 0)?;
             cx.get(p, Ext::Any)
@@ -92,7 +91,7 @@ fn pop(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let bytes = i.stack_pointer_increment().unsigned_abs();
     match i.op0_kind() {
         OpKind::Register if i.op0_register().is_segment_register() => {
-            return Err(Decline::Unsupported("load of a segment register"));
+            return super::segment::pop(cx, i);
         }
         OpKind::Register => {
             let p = cx.place(i, 0)?;
@@ -134,30 +133,29 @@ fn leave(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-/// ENTER: pushes RBP, then for nested procedures the frame pointers found under it and the new one.
+/// ENTER: pushes RBP, then for nested procedures the frame pointers found under it and the new one. With a 16-bit operand size BP alone is written.
 fn enter(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    if i.code() != Code::Enterq_imm16_imm8 {
-        return Err(Decline::Unsupported("16-bit ENTER"));
-    }
+    let bytes = if i.code() == Code::Enterq_imm16_imm8 { 8 } else { 2 };
+    let step = bytes as i32;
     let (rsp, rbp) = (pinned(RSP), pinned(RBP));
     let level = i32::from(i.immediate8_2nd() & 31);
-    cx.store(8, rbp, Addr::Off(rsp, -8));
+    cx.store(bytes, rbp, Addr::Off(rsp, -step));
     let frame = cx.tmp();
-    cx.m.sub_imm(Sz::X, frame, rsp, 8);
+    cx.m.sub_imm(Sz::X, frame, rsp, bytes);
     for n in 1..level {
         let kept = cx.tmp;
         let t = cx.tmp();
-        cx.load(8, t, Addr::Off(rbp, -8 * n));
-        cx.store(8, t, Addr::Off(frame, -8 * n));
+        cx.load(bytes, t, Addr::Off(rbp, -step * n));
+        cx.store(bytes, t, Addr::Off(frame, -step * n));
         cx.tmp = kept;
     }
     if level > 0 {
-        cx.store(8, frame, Addr::Off(frame, -8 * level));
+        cx.store(bytes, frame, Addr::Off(frame, -step * level));
     }
     let top = cx.tmp();
-    cx.add_const(Sz::X, top, frame, -i64::from(8 * level) - i64::from(i.immediate16()));
+    cx.add_const(Sz::X, top, frame, -i64::from(step * level) - i64::from(i.immediate16()));
     cx.m.mov(Sz::X, rsp, top);
-    cx.m.mov(Sz::X, rbp, frame);
+    cx.set(Place::Reg { x: rbp, lsb: 0, bytes }, frame);
     Ok(())
 }
 
@@ -172,7 +170,7 @@ fn pushf(cx: &mut Cx<'_>, bytes: u32) {
     cx.m.sub_imm(Sz::X, rsp, rsp, bytes);
 }
 
-fn popf(cx: &mut Cx<'_>, bytes: u32) {
+fn popf(cx: &mut Cx<'_>, bytes: u32, next: u64) {
     let rsp = pinned(RSP);
     cx.canonical(Flags::all());
     // The helper's argument; what the flags took is free again.
@@ -181,5 +179,6 @@ fn popf(cx: &mut Cx<'_>, bytes: u32) {
     cx.load(bytes, v, Addr::Off(rsp, 0));
     cx.m.add_imm(Sz::X, rsp, rsp, bytes);
     cx.m.movz(Sz::W, X(1), bytes as u16, 0);
+    cx.m.mov_imm(X(2), next);
     cx.call_helper(Helper::FlagsWrite);
 }

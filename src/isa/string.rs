@@ -176,7 +176,7 @@ fn compare_step(cx: &mut Cx<'_>, i: &Instruction, f: &Form) -> (X, X) {
 fn repeat(cx: &mut Cx<'_>, i: &Instruction, f: &Form, segment: bool) {
     let rcx = pinned(RCX);
     let (again, done) = (cx.m.label(), cx.m.label());
-    let wide = f.op != Op::Lods && f.size == Sz::X && !segment;
+    let wide = !cx.alone && f.op != Op::Lods && f.size == Sz::X && !segment;
     if wide && f.op == Op::Stos {
         let pattern = cx.vtmp();
         cx.m.dup_all(f.bytes, pattern, pinned(RAX));
@@ -191,6 +191,9 @@ fn repeat(cx: &mut Cx<'_>, i: &Instruction, f: &Form, segment: bool) {
     }
     step(cx, i, f);
     cx.m.sub_imm(f.size, rcx, rcx, 1);
+    if cx.alone {
+        cx.m.cbz(f.size, rcx, done);
+    }
     let l = cx.step_again(again);
     cx.m.b(l);
     cx.m.bind(done);

@@ -16,7 +16,7 @@ use xrun_runtime::state::gpr::{RAX, RCX, RDI, RDX, RSI};
 rows! { "system";
     Syscall => |cx, i| { cx.syscall(i.next_ip()); Ok(()) },
     Int3 => |cx, i| { cx.trap(Trap::Breakpoint, i.next_ip()); Ok(()) },
-    Int1 => |cx, i| { cx.trap(Trap::SingleStep, i.next_ip()); Ok(()) },
+    Int1 => |cx, i| { cx.trap(Trap::DebugBreak, i.next_ip()); Ok(()) },
     Int => |cx, i| int(cx, i),
     Ud0 => |_, _| Err(Decline::Undefined),
     Ud1 => |_, _| Err(Decline::Undefined),
@@ -33,6 +33,11 @@ rows! { "system";
     Rdgsbase => |cx, i| read_base(cx, i, offset_of!(CpuState, gs_base)),
     Wrfsbase => |cx, i| write_base(cx, i, offset_of!(CpuState, fs_base)),
     Wrgsbase => |cx, i| write_base(cx, i, offset_of!(CpuState, gs_base)),
+    Serialize => |cx, _| fence(cx, Dmb::Ish),
+    Movdiri => |cx, i| movdiri(cx, i),
+    Movdir64b => |cx, i| movdir64b(cx, i),
+    // A hint.
+    Cldemote => |_, _| Ok(()),
     Mfence => |cx, _| fence(cx, Dmb::Ish),
     Lfence => |cx, _| fence(cx, Dmb::Ishld),
     Sfence => |cx, _| fence(cx, Dmb::Ishst),
@@ -55,15 +60,9 @@ rows! { "system";
     Hlt => privileged, Cli => privileged, Sti => privileged, In => privileged, Out => privileged, Clts => privileged,
     Rdmsr => privileged, Wrmsr => privileged, Rdpmc => privileged, Invd => privileged, Wbinvd => privileged, Invlpg => privileged,
     Lgdt => privileged, Lidt => privileged, Lldt => privileged, Ltr => privileged, Lmsw => privileged, Swapgs => privileged,
+    Wbnoinvd => privileged,
     Sysexit => privileged, Sysret => privileged, Sysexitq => privileged, Sysretq => privileged,
     Xsetbv => |_, _| Err(Decline::Undefined),
-    Iret => |_, _| Err(Decline::Unsupported("IRET")),
-    Iretd => |_, _| Err(Decline::Unsupported("IRET")),
-    Iretq => |_, _| Err(Decline::Unsupported("IRET")),
-    Retf => |_, _| Err(Decline::Unsupported("far return")),
-    Lss => |_, _| Err(Decline::Unsupported("load of a segment register")),
-    Lfs => |_, _| Err(Decline::Unsupported("load of a segment register")),
-    Lgs => |_, _| Err(Decline::Unsupported("load of a segment register")),
 }
 
 /// In the vDSO, one NOP with a certain displacement calls the runtime.
@@ -92,7 +91,8 @@ fn int(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         3 => cx.trap(Trap::Breakpoint, i.next_ip()),
         4 => cx.trap(Trap::Overflow, i.next_ip()),
         0x80 => cx.trap(Trap::SoftInt, i.next_ip()),
-        _ => cx.trap(Trap::GeneralProtection, i.ip()),
+        // The error code names the gate.
+        n => cx.trap_with(Trap::GeneralProtection, i.ip(), u16::from(n) << 3 | 2),
     }
     Ok(())
 }
@@ -175,6 +175,36 @@ fn write_base(cx: &mut Cx<'_>, i: &Instruction, offset: usize) -> Lowered {
 fn fence(cx: &mut Cx<'_>, kind: Dmb) -> Lowered {
     if cx.ordering != Ordering::Plain {
         cx.m.dmb(kind);
+    }
+    Ok(())
+}
+
+/// MOVDIRI: a store.
+fn movdiri(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (dst, src) = (cx.place(i, 0)?, cx.place(i, 1)?);
+    let v = cx.get(src, Ext::Any);
+    cx.set(dst, v);
+    Ok(())
+}
+
+/// MOVDIR64B: 64 bytes to the address in a register, in ES, which has no base; a multiple of 64, else #GP.
+fn movdir64b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let to = i.op0_register();
+    let (Some((to, ..)), narrow) = (super::cx::gpr(to), to.size() == 4) else {
+        return Err(Decline::Undefined);
+    };
+    let from = cx.lea(i, true);
+    let (d, t) = (cx.tmp(), cx.tmp());
+    cx.m.mov(if narrow { Sz::W } else { Sz::X }, d, to);
+    let bad = cx.trap_label(Trap::GeneralProtection);
+    cx.m.and_imm(Sz::X, t, d, 63);
+    cx.m.cbnz(Sz::W, t, bad);
+    let parts = [cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp()];
+    for (n, v) in parts.into_iter().enumerate() {
+        cx.load_v(16, v, Addr::Off(from, 16 * n as i32));
+    }
+    for (n, v) in parts.into_iter().enumerate() {
+        cx.store_v(16, v, Addr::Off(d, 16 * n as i32));
     }
     Ok(())
 }

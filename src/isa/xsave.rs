@@ -4,6 +4,7 @@ use super::cx::Cx;
 use super::{Decline, Lowered};
 use crate::emit::int::Dmb;
 use crate::emit::{Sz, X};
+use crate::guest::Flags;
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 use xrun_runtime::engine::Ordering;
@@ -25,10 +26,14 @@ fn area(cx: &mut Cx<'_>, i: &Instruction, what: u64) -> Lowered {
     if i.op0_kind() != OpKind::Memory {
         return Err(Decline::Undefined);
     }
-    cx.canonical(cx.live_out());
+    let restores = what & !xsave::WIDE == xsave::RESTORE;
+    cx.canonical(if restores { Flags::all() } else { cx.live_out() });
     let at = cx.lea(i, true);
     cx.m.mov(Sz::X, X(1), at);
     cx.m.mov_imm(X(0), what);
+    if restores {
+        cx.m.mov_imm(X(2), i.next_ip());
+    }
     let fence = cx.ordering != Ordering::Plain;
     if fence {
         cx.m.dmb(Dmb::Ishst);

@@ -474,7 +474,7 @@ impl Thread {
         let mut code = self.code.clone();
         let end = CODE + code.len() as u64;
         code.extend([0x0f, 0x0b]);
-        let request = Request { pc: CODE, ordering, extent: Extent::Loop };
+        let request = Request { ordering, extent: Extent::Loop, ..Request::at(CODE) };
         let t = Translator { host }.translate(request, &Bytes(code)).expect("there is code");
         let stop: BTreeSet<usize> = t.marks.iter().filter(|m| m.guest == end).map(|m| m.word as usize).collect();
         if stop.is_empty() {

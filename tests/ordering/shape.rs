@@ -353,7 +353,7 @@ fn every_form_uses_its_ordering() {
                 for ordering in [Ordering::Tso, Ordering::Fenced] {
                     let alone = sequence.len() == 1;
                     let extent = if alone { Extent::Single } else { Extent::Loop };
-                    let request = Request { pc: CODE, ordering, extent };
+                    let request = Request { ordering, extent, ..Request::at(CODE) };
                     let t =
                         Translator { host: features }.translate(request, &Bytes(bytes.clone())).expect("there is code");
                     let (accesses, mut bad) = walk(&t);

@@ -61,6 +61,10 @@ pub fn excluded(code: Code) -> Option<&'static str> {
                 | CpuidFeature::F16C
                 | CpuidFeature::VAES
                 | CpuidFeature::VPCLMULQDQ
+                | CpuidFeature::CLFLUSHOPT
+                | CpuidFeature::CLWB
+                | CpuidFeature::GFNI
+                | CpuidFeature::CET_IBT
         ) {
             return Some("an extension beyond x86-64-v3");
         }
@@ -637,6 +641,10 @@ pub fn family(code: Code) -> &'static str {
         (CpuidFeature::AES, "crypto"),
         (CpuidFeature::PCLMULQDQ, "crypto"),
         (CpuidFeature::SHA, "crypto"),
+        (CpuidFeature::GFNI, "gfni"),
+        (CpuidFeature::CLFLUSHOPT, "hints"),
+        (CpuidFeature::CLWB, "hints"),
+        (CpuidFeature::CET_IBT, "hints"),
         (CpuidFeature::FPU, "x87"),
         (CpuidFeature::FPU287, "x87"),
         (CpuidFeature::FPU387, "x87"),

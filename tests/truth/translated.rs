@@ -162,6 +162,7 @@ impl Translated {
         // SAFETY: this thread is outside translated code, so the handler does not look.
         unsafe { (*SHARED.live.get()).clear() };
         let mut pc = START;
+        let mut traps = self.thread.cpu.unmasked != 0;
         let mut exits = 0;
         let fault = loop {
             if pc == end {
@@ -207,7 +208,13 @@ impl Translated {
                     cpu.rip = end;
                     break None;
                 }
-                break Some(trap_signal(trap, pc));
+                let fault = trap_signal(trap, pc);
+                break Some(Fault { code: if trap == Trap::Simd { fp_code(cpu) } else { fault.code }, ..fault });
+            }
+            if (cpu.unmasked != 0) != traps {
+                // What was made so far does not look for exceptions.
+                traps = cpu.unmasked != 0;
+                self.regions.clear();
             }
             if reason == ExitReason::Syscall as u64 {
                 break Some(Fault { signal: libc::SIGSYS, code: 0, addr: pc });
@@ -230,7 +237,7 @@ impl Translated {
     }
 
     fn request(&self, pc: u64, mode: Mode) -> Request {
-        Request { pc, ordering: self.ordering, extent: mode.extent() }
+        Request { pc, ordering: self.ordering, extent: mode.extent(), fp_traps: self.thread.cpu.unmasked != 0 }
     }
 
     fn region(&mut self, pc: u64, mode: Mode) -> Result<u64, TranslateError> {
@@ -277,12 +284,11 @@ impl Translated {
         for (n, (m, e)) in s.fpr.iter().enumerate() {
             cpu.x87.regs[n] = X87Reg { mantissa: *m, sign_exp: *e, pad: [0; 3] };
         }
-        cpu.mxcsr = s.mxcsr;
         // What a thread gets when it starts to run, with a lookup table in which everything misses.
         cpu.thunks = enter::thunks();
         cpu.helpers = helpers::TABLE.as_ptr() as u64;
         cpu.host_fpcr = 0;
-        cpu.guest_fpcr = enter::fp::fpcr_of(s.mxcsr);
+        enter::fp::set_mxcsr(cpu, s.mxcsr);
         cpu.guest_fpsr = 0;
         cpu.lookup = self.tables.all_miss();
         let top = self.shadow.len() - 16;
@@ -314,12 +320,19 @@ impl Translated {
     }
 }
 
+/// The `si_code` of an unmasked SSE exception (arch/x86/kernel/fpu/core.c, fpu__exception_code).
+fn fp_code(cpu: &CpuState) -> i32 {
+    let raised = (cpu.mxcsr | enter::fp::flags_of(cpu.guest_fpsr)) & !(cpu.mxcsr >> 7) & 0x3f;
+    [(1, 7), (4, 3), (8, 4), (0x12, 5), (0x20, 6)].into_iter().find(|(f, _)| raised & f != 0).map_or(0, |(_, c)| c)
+}
+
 /// What Linux makes of a trap on x86_64 (arch/x86/kernel/traps.c).
 fn trap_signal(trap: Trap, rip: u64) -> Fault {
     const SI_KERNEL: i32 = 128;
     let (signal, code, addr) = match trap {
         Trap::DivideError => (libc::SIGFPE, 1, rip),
         Trap::SingleStep => (libc::SIGTRAP, 2, rip),
+        Trap::DebugBreak => (libc::SIGTRAP, 1, rip),
         Trap::Breakpoint => (libc::SIGTRAP, SI_KERNEL, 0),
         Trap::Undefined => (libc::SIGILL, 2, rip),
         Trap::AlignmentCheck => (libc::SIGBUS, 1, 0),

@@ -37,6 +37,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
 static PLACES: OnceLock<Places> = OnceLock::new();
 static ORDERED: AtomicBool = AtomicBool::new(false);
+static TRAPPING: AtomicBool = AtomicBool::new(false);
 /// Advances when the cache is emptied, under its lock: host addresses and regions from before are void.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 /// Guest instructions that made an unaligned access that must be ordered or atomic. Never many: each costs a signal and a translation.
@@ -198,7 +199,7 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
         let single = extent == Extent::Single;
         let make = |ordering| {
-            let request = Request { pc, ordering, extent };
+            let request = Request { pc, ordering, extent, fp_traps: TRAPPING.load(Mem::Relaxed) };
             if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &Watched) }
         };
         let mut t = make(ordering)?;
@@ -372,6 +373,15 @@ pub fn set_ordered() {
             None => empty(),
         }
     }
+}
+
+/// From now on translated code looks for unmasked SSE exceptions. False when it did already.
+pub fn set_trapping(thread: &Thread) -> bool {
+    let first = !TRAPPING.swap(true, Mem::SeqCst);
+    if first {
+        flush(thread);
+    }
+    first
 }
 
 /// Empties the cache: waits until no other thread is in translated code, and makes them all find their way anew. The caller is not in

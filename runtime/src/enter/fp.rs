@@ -1,5 +1,6 @@
 //! MXCSR (SDM vol. 1, 10.2.3) and the host's FPCR and FPSR (Arm ARM, C5.2.8 and C5.2.10): how each says the other's bits.
 
+use crate::state::CpuState;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// MXCSR's reset value: everything masked, round to nearest.
@@ -38,6 +39,19 @@ const fn fpcr_for(mxcsr: u32, alternate: bool) -> u64 {
     } else {
         mode | if inputs && results { FPCR_FZ } else { 0 }
     }
+}
+
+/// Makes `mxcsr` the guest's.
+pub fn set_mxcsr(cpu: &mut CpuState, mxcsr: u32) {
+    cpu.mxcsr = mxcsr;
+    cpu.guest_fpcr = fpcr_of(mxcsr);
+    cpu.unmasked = unmasked(mxcsr);
+}
+
+/// The exceptions that `mxcsr` does not mask, as bits of FPSR: IE DE ZE OE UE PE are IOC IDC DZC OFC UFC IXC.
+const fn unmasked(mxcsr: u32) -> u32 {
+    let open = !mxcsr >> 7;
+    open & 1 | (open >> 1 & 1) << 7 | (open >> 2 & 15) << 1
 }
 
 /// The sticky exception flags of MXCSR (bits 0-5) that `fpsr` has accumulated.

@@ -68,11 +68,12 @@ pub unsafe extern "C" fn flags_read(cpu: *mut CpuState, _: u64, _: u64, _: u64) 
     u64::from(cpu.eflags().difference(Eflags::RF).bits())
 }
 
-/// POPF (SDM vol. 2) at privilege level 3: what may not be changed is ignored.
+/// POPF (SDM vol. 2) at privilege level 3: what may not be changed is ignored. When it sets TF it ends translated code: from the next instruction on
+/// there is a trap after each.
 ///
 /// # Safety
 /// `cpu` is the running thread's state.
-pub unsafe extern "C" fn flags_write(cpu: *mut CpuState, value: u64, bytes: u64, _: u64) -> u64 {
+pub unsafe extern "C" fn flags_write(cpu: *mut CpuState, value: u64, bytes: u64, next: u64) -> u64 {
     // SAFETY: as in `div64`.
     let cpu = unsafe { &mut *cpu };
     let mut bits = value as u32;
@@ -80,6 +81,9 @@ pub unsafe extern "C" fn flags_write(cpu: *mut CpuState, value: u64, bytes: u64,
         bits = cpu.eflags().bits() & !0xffff | bits & 0xffff;
     }
     cpu.set_eflags(Eflags::from_bits_truncate(bits));
+    if bits & Eflags::TF.bits() != 0 {
+        super::segment::go_on_at(cpu, next);
+    }
     0
 }
 

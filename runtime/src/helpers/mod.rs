@@ -10,6 +10,7 @@ use crate::state::{CpuState, HelperFn};
 pub mod f80;
 mod integer;
 mod reciprocal;
+mod segment;
 pub mod sse;
 mod time;
 pub mod x87;
@@ -52,8 +53,14 @@ helpers! {
     Estimate4 => reciprocal::estimate4,
     /// PUSHF: the result is RFLAGS.
     FlagsRead => integer::flags_read,
-    /// POPF: a = the value popped, b = 2 when only the low half is replaced.
+    /// POPF: a = the value popped, b = 2 when only the low half is replaced, c = the address of the next instruction.
     FlagsWrite => integer::flags_write,
+    /// Loads a segment register; see [`segment::load_segment`].
+    LoadSegment => segment::load_segment,
+    /// LAR, LSL, VERR, VERW, pure; see [`segment::descriptor`].
+    Descriptor => segment::descriptor,
+    /// Far returns, jumps and calls; see [`segment::far`].
+    Far => segment::far,
     /// RDRAND, RDSEED: the result is 64 random bits.
     Random => integer::random,
     /// RDTSCP, RDPID: the result is IA32_TSC_AUX as Linux sets it, node << 12 | cpu.
@@ -87,4 +94,10 @@ helpers! {
 pub fn raise(cpu: &mut CpuState, trap: Trap) {
     cpu.exit_reason = ExitReason::Trap as u64;
     cpu.exit_arg = trap as u64;
+}
+
+/// As [`raise`], with an error code.
+pub fn raise_selector(cpu: &mut CpuState, trap: Trap, error: u16) {
+    raise(cpu, trap);
+    cpu.exit_arg |= u64::from(error) << 32;
 }

@@ -8,11 +8,12 @@ use crate::state::{CpuState, nzcv};
 /// MXCSR bits this CPU model has: six sticky flags, DAZ, six masks, rounding, FTZ (SDM vol. 1, 10.2.3).
 pub const MXCSR_MASK: u32 = 0xffff;
 
-/// LDMXCSR: a = the new value; #GP when a reserved bit is set.
+/// LDMXCSR: a = the new value, b = the address of the next instruction; #GP when a reserved bit is set. Ends translated code when it unmasks
+/// an exception: what follows may have to be translated anew.
 ///
 /// # Safety
 /// `cpu` is the running thread's state.
-pub unsafe extern "C" fn ldmxcsr(cpu: *mut CpuState, value: u64, _: u64, _: u64) -> u64 {
+pub unsafe extern "C" fn ldmxcsr(cpu: *mut CpuState, value: u64, next: u64, _: u64) -> u64 {
     // SAFETY: the thunk passes the running thread's state, which nothing else touches during the call.
     let cpu = unsafe { &mut *cpu };
     let value = value as u32;
@@ -20,9 +21,11 @@ pub unsafe extern "C" fn ldmxcsr(cpu: *mut CpuState, value: u64, _: u64, _: u64)
         raise(cpu, Trap::GeneralProtection);
         return 0;
     }
-    cpu.mxcsr = value;
-    cpu.guest_fpcr = fp::fpcr_of(value);
+    fp::set_mxcsr(cpu, value);
     cpu.guest_fpsr = 0;
+    if cpu.unmasked != 0 {
+        super::segment::go_on_at(cpu, next);
+    }
     0
 }
 

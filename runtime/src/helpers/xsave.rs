@@ -51,11 +51,11 @@ fn quad(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// a = what, b = the guest address; EDX:EAX is the mask of components, for XGETBV ECX the register. Not pure: a fault on guest memory is the instruction's,
-/// and comes before anything of the state is changed.
+/// and comes before anything of the state is changed. For XRSTOR c = the address of the next instruction, where it ends translated code as LDMXCSR does.
 ///
 /// # Safety
 /// `cpu` is the running thread's state, called through the full helper thunk.
-pub unsafe extern "C" fn xsave(cpu: *mut CpuState, a: u64, b: u64, _: u64) -> u64 {
+pub unsafe extern "C" fn xsave(cpu: *mut CpuState, a: u64, b: u64, next: u64) -> u64 {
     // SAFETY: the caller's promise.
     let cpu = unsafe { &mut *cpu };
     let (what, wide) = (a & !WIDE, a & WIDE != 0);
@@ -79,6 +79,8 @@ pub unsafe extern "C" fn xsave(cpu: *mut CpuState, a: u64, b: u64, _: u64) -> u6
         }
         if restore(cpu, asked, &area, wide).is_none() {
             raise(cpu, Trap::GeneralProtection);
+        } else if cpu.unmasked != 0 {
+            super::segment::go_on_at(cpu, next);
         }
         return 0;
     }

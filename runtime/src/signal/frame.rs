@@ -351,8 +351,7 @@ fn reset_math(cpu: &mut CpuState) {
     cpu.x87 = X87::default();
     cpu.xmm = [0; 16];
     cpu.upper_live = 0;
-    cpu.mxcsr = fp::MXCSR_DEFAULT;
-    cpu.guest_fpcr = fp::fpcr_of(cpu.mxcsr);
+    fp::set_mxcsr(cpu, fp::MXCSR_DEFAULT);
     cpu.guest_fpsr &= !fp::FPSR_STICKY;
 }
 

@@ -87,9 +87,14 @@ impl<'a> Cx<'a> {
 
     /// Raises `trap` here with `pc` as the guest address it reports.
     pub fn trap(&mut self, trap: Trap, pc: u64) {
+        self.trap_with(trap, pc, 0);
+    }
+
+    /// As [`Cx::trap`], with an error code.
+    pub fn trap_with(&mut self, trap: Trap, pc: u64, error: u16) {
         self.canonical(Flags::all());
         self.m.mov_imm(X(0), pc);
-        self.m.mov_imm(X(1), trap as u64);
+        self.m.mov_imm(X(1), trap as u64 | u64::from(error) << 32);
         self.thunk(Thunk::Trap, false);
     }
 
@@ -153,7 +158,9 @@ impl<'a> Cx<'a> {
     fn direct(&mut self, target: u64) -> Label {
         let stub = self.m.label();
         let site = self.m.here();
-        if let Some(k) = self.region.index_of(target) {
+        if !self.alone
+            && let Some(k) = self.region.index_of(target)
+        {
             let inside = self.label_of(k);
             if k <= self.at {
                 self.cold.push(Cold::Exit { label: stub, site, target, inside: Some(inside) });
@@ -169,8 +176,9 @@ impl<'a> Cx<'a> {
     pub fn step_again(&mut self, again: Label) -> Label {
         let site = self.m.here();
         let (label, target) = (self.m.label(), self.region.insts[self.at].i.ip());
-        self.cold.push(Cold::Exit { label, site, target, inside: Some(again) });
-        again
+        let inside = (!self.alone).then_some(again);
+        self.cold.push(Cold::Exit { label, site, target, inside });
+        inside.unwrap_or(label)
     }
 
     /// Goes to guest address `target` for good.

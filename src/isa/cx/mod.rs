@@ -4,6 +4,7 @@
 mod flags;
 mod flow;
 mod mem;
+mod traps;
 mod upper;
 
 pub use flags::Nzcv;
@@ -114,6 +115,10 @@ pub struct Cx<'a> {
     pub facts: &'a Facts,
     pub host: HostFeatures,
     pub ordering: Ordering,
+    /// One instruction, run alone: one that repeats leaves after each step, for the trap that TF asks for then (SDM vol. 2, REP).
+    pub alone: bool,
+    /// Some thread has unmasked SSE exceptions (see `traps`).
+    pub fp_traps: bool,
     /// Index of the instruction being lowered.
     pub at: usize,
     flags: FlagState,
@@ -140,6 +145,8 @@ pub struct Cx<'a> {
     zeros: Vec<Zero>,
     /// Addresses `register + displacement mod 16` known to be multiples of 16 at this point.
     pub(super) aligned: Vec<(X, u8)>,
+    /// The instruction whose SSE exceptions are still to be looked for (see `traps`).
+    watch: Option<traps::Watch>,
     /// Entries of the routines that set NaN results right, once needed (see `sse::float`).
     pub(super) nan_routines: [Option<Label>; 8],
     /// Entries of the routines for x87 arithmetic, once needed (see `x87::fast`).
@@ -228,6 +235,8 @@ impl<'a> Cx<'a> {
             facts,
             host,
             ordering,
+            alone: false,
+            fp_traps: false,
             at: 0,
             flags: CANONICAL,
             labels: b.labels,
@@ -244,6 +253,7 @@ impl<'a> Cx<'a> {
             slow: None,
             zeros: Vec::new(),
             aligned: Vec::new(),
+            watch: None,
             nan_routines: [None; 8],
             x87_routines: [None; 3],
             uppers: upper::Uppers::default(),
@@ -281,6 +291,7 @@ impl<'a> Cx<'a> {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
         let (at, tmp, routines, uppers) = (self.at, self.tmp, (self.nan_routines, self.x87_routines), self.uppers);
         self.short_of_scratch = false;
+        self.watch = None;
         let mut done = f(self);
         if self.short_of_scratch {
             done = Err(Decline::Unsupported("too few scratch registers"));

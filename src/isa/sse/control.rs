@@ -1,10 +1,11 @@
 //! MXCSR, and the SSE4.2 string compares (SDM vol. 2): what goes through a helper.
 //!
-//! MXCSR's rounding and flush bits live in FPCR, its sticky flags in FPSR; the runtime converts (`xrun_runtime::enter::fp`). Unmasking an exception is accepted and
-//! shows in MXCSR, but nothing traps: AArch64 CPUs need not trap floating-point exceptions, and few do.
+//! MXCSR's rounding and flush bits live in FPCR, its sticky flags in FPSR; the runtime converts (`xrun_runtime::enter::fp`). AArch64 CPUs need not
+//! trap floating-point exceptions, and few do: from the first unmasking on, code looks at FPSR after each instruction that may raise one (`cx::traps`).
 
 use super::{Width, unary};
 use crate::emit::{Addr, Sz, V, X};
+use crate::guest::Flags;
 use crate::isa::cx::{Cx, STATE, pinned};
 use crate::isa::{Decline, Lowered};
 use crate::rows;
@@ -31,9 +32,13 @@ rows! { "sse control";
 }
 
 pub fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    // The helper's first argument: taken, it stays out of the way of what follows.
+    let value = cx.tmp();
+    debug_assert_eq!(value, X(0));
     let at = cx.addr(i, 4);
-    cx.load(4, X(0), at);
-    cx.canonical(cx.live_out());
+    cx.load(4, value, at);
+    cx.canonical(Flags::all());
+    cx.m.mov_imm(X(1), i.next_ip());
     cx.call_helper(Helper::Ldmxcsr);
     Ok(())
 }

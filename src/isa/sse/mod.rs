@@ -22,6 +22,7 @@ pub mod control;
 pub mod convert;
 pub mod crypto;
 pub mod float;
+pub mod gfni;
 pub mod moves;
 pub mod run;
 pub mod shuffle;

@@ -4,6 +4,7 @@
 use super::{CONTROL, S, STATUS, TOP};
 use crate::emit::int::Dmb;
 use crate::emit::{Sz, X};
+use crate::guest::Flags;
 use crate::isa::cx::{Cx, LINK};
 use crate::isa::{Decline, Lowered};
 use crate::rows;
@@ -84,10 +85,13 @@ fn image(cx: &mut Cx<'_>, i: &Instruction, code: u64, waits: bool) -> Lowered {
     let short =
         matches!(i.code(), Code::Fnstenv_m14byte | Code::Fldenv_m14byte | Code::Fnsave_m94byte | Code::Frstor_m94byte);
     let variant = short || matches!(i.mnemonic(), Mnemonic::Fxsave64 | Mnemonic::Fxrstor64);
-    cx.canonical(cx.live_out());
+    cx.canonical(if code == 5 { Flags::all() } else { cx.live_out() });
     let at = cx.lea(i, true);
     cx.m.mov(Sz::X, X(1), at);
     cx.m.mov_imm(X(0), code | if variant { 8 } else { 0 });
+    if code == 5 {
+        cx.m.mov_imm(X(2), i.next_ip());
+    }
     let fence = cx.ordering != Ordering::Plain;
     if fence {
         cx.m.dmb(Dmb::Ishst);

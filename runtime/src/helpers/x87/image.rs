@@ -180,8 +180,7 @@ impl FxImage {
         if self.mxcsr & !MXCSR_MASK != 0 {
             return Err(BadMxcsr);
         }
-        cpu.mxcsr = self.mxcsr;
-        cpu.guest_fpcr = fp::fpcr_of(self.mxcsr);
+        fp::set_mxcsr(cpu, self.mxcsr);
         cpu.guest_fpsr &= !fp::FPSR_STICKY;
         let x = &mut cpu.x87;
         x.control = control_word(self.control);

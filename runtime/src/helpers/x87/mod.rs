@@ -175,12 +175,12 @@ pub unsafe extern "C" fn control(cpu: *mut CpuState, a: u64, b: u64, _: u64) -> 
 }
 
 /// Instructions that move the unit to or from memory at guest address b; a = 0 FNSTENV, 1 FLDENV, 2 FNSAVE, 3 FRSTOR, 4 FXSAVE, 5 FXRSTOR,
-/// | 8 for the 14-byte environment or the 64-bit pointers of FXSAVE64. Not pure: it accesses guest memory, first of all, and a fault there is
+/// | 8 for the 14-byte environment or the 64-bit pointers of FXSAVE64; c = the address of the next instruction, where FXRSTOR ends translated code as LDMXCSR does. Not pure: it accesses guest memory, first of all, and a fault there is
 /// the instruction's.
 ///
 /// # Safety
 /// `cpu` is the running thread's state, called through the full helper thunk.
-pub unsafe extern "C" fn memory_image(cpu: *mut CpuState, a: u64, b: u64, _: u64) -> u64 {
+pub unsafe extern "C" fn memory_image(cpu: *mut CpuState, a: u64, b: u64, next: u64) -> u64 {
     // SAFETY: the caller's promise.
     let cpu = unsafe { &mut *cpu };
     let variant = a & 8 != 0;
@@ -225,6 +225,8 @@ pub unsafe extern "C" fn memory_image(cpu: *mut CpuState, a: u64, b: u64, _: u64
             unsafe { std::ptr::copy_nonoverlapping(b as *const u8, image.as_mut_ptr(), 512) };
             if image::fxrstor(cpu, variant, &image).is_err() {
                 raise(cpu, Trap::GeneralProtection);
+            } else if cpu.unmasked != 0 {
+                super::segment::go_on_at(cpu, next);
             }
         }
     }
