@@ -236,7 +236,7 @@ impl Walk<'_> {
                 Op::Store { t2, at, order, status, v, .. } => {
                     if !Self::is_host(&s, at.base()) {
                         self.access(&before);
-                        let string = v && t2.is_some();
+                        let string = v && matches!(at, At::Post(..));
                         if order == Order::Plain && !s.fenced && !(string && s.within) {
                             self.say(s.word, "a plain store without a barrier since the store before");
                         }
@@ -359,9 +359,10 @@ fn every_form_uses_its_ordering() {
                     let (accesses, mut bad) = walk(&t);
                     checked += 1;
                     // An address known to be misaligned where it must not be: #GP, and no access.
+                    let size = i.memory_size().size() as u64;
                     let faults = i.is_ip_rel_memory_operand()
-                        && i.memory_size().size() == 16
-                        && i.memory_displacement64() % 16 != 0;
+                        && matches!(size, 16 | 32)
+                        && !i.memory_displacement64().is_multiple_of(size);
                     let declined = accesses == 0 && (faults || t.marks.len() == 1 && t.words.len() < 16);
                     if alone && has_memory(&i) && !only_names_memory(&i) && !declined {
                         with_memory += 1;
