@@ -24,7 +24,7 @@ impl GuestCode for Bytes<'_> {
 /// Whether the bytes end before their first instruction does.
 fn ends_early(code: &[u8]) -> bool {
     let mut decoder = Decoder::with_ip(64, code, START, DecoderOptions::NONE);
-    decoder.decode();
+    let _ = decoder.decode();
     decoder.last_error() == DecoderError::NoMoreBytes
 }
 

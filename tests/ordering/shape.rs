@@ -233,7 +233,7 @@ impl Walk<'_> {
                         }
                     }
                 }
-                Op::Store { t2, at, order, status, v, .. } => {
+                Op::Store { at, order, status, v, .. } => {
                     if !Self::is_host(&s, at.base()) {
                         self.access(&before);
                         let string = v && matches!(at, At::Post(..));
