@@ -124,7 +124,7 @@ fn in_records() -> BTreeSet<String> {
 }
 
 /// The names in `all` that `has` does not hold.
-fn missing<'a>(all: &'a BTreeMap<String, Vec<Code>>, has: impl Fn(&str, &[Code]) -> bool) -> Vec<&'a str> {
+fn missing(all: &BTreeMap<String, Vec<Code>>, has: impl Fn(&str, &[Code]) -> bool) -> Vec<&str> {
     all.iter().filter(|(n, codes)| !has(n, codes)).map(|(n, _)| n.as_str()).collect()
 }
 
