@@ -25,23 +25,28 @@ pub struct Undefined {
     pub flags: u64,
     /// x87 condition codes, as bits of the status word.
     pub fsw: u16,
+    /// MXCSR's sticky bits may differ as [`differences`] allows.
+    pub mxcsr: bool,
 }
 
 impl Undefined {
     pub fn join(self, other: Self) -> Self {
-        Self { flags: self.flags | other.flags, fsw: self.fsw | other.fsw }
+        Self { flags: self.flags | other.flags, fsw: self.fsw | other.fsw, mxcsr: self.mxcsr | other.mxcsr }
     }
 
     /// Whether `i` would read one of these bits.
     pub fn read_by(self, i: &Instruction) -> bool {
         let read = bits(i.rflags_read());
         let whole_fsw = matches!(i.mnemonic(), Mnemonic::Fnstsw | Mnemonic::Fstsw);
-        read.flags & self.flags != 0 || read.fsw & self.fsw != 0 || whole_fsw && self.fsw != 0
+        let mxcsr = matches!(i.mnemonic(), Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr);
+        read.flags & self.flags != 0 || read.fsw & self.fsw != 0 || whole_fsw && self.fsw != 0 || mxcsr && self.mxcsr
     }
 
     /// The undefined bits after `i`, when these are undefined before it. `count` is the shift count if it is known.
     pub fn after(self, i: &Instruction, count: Option<u32>) -> Self {
-        let own = undefined_by(i, count);
+        let mut own = undefined_by(i, count);
+        let vector = |r: iced_x86::Register| r.is_vector_register();
+        own.mxcsr = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && vector(i.op_register(n)));
         let mut written = bits(i.rflags_modified());
         if let Some(masked) = shift_count(i, count) {
             match masked {
@@ -51,7 +56,7 @@ impl Undefined {
                 Some(_) => {}
             }
         }
-        Self { flags: self.flags & !written.flags, fsw: self.fsw & !written.fsw }.join(own)
+        Self { flags: self.flags & !written.flags, fsw: self.fsw & !written.fsw, mxcsr: self.mxcsr }.join(own)
     }
 }
 

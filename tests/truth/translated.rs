@@ -17,7 +17,7 @@ use xrun::host::HostFeatures;
 use xrun::listing::Stage;
 use xrun_runtime::code::arena::{self, Arena, NEVER};
 use xrun_runtime::engine::{
-    self, Engine, ExitReason, Extent, FlagForm, GuestCode, Request, TranslateError, Translation, Trap,
+    self, Engine, ExitReason, Extent, FlagForm, GuestCode, Mark, Request, TranslateError, Translation, Trap,
 };
 use xrun_runtime::state::{CpuState, Eflags, X87Reg, nzcv};
 use xrun_runtime::thread::Thread;
@@ -204,6 +204,16 @@ impl Translated {
             pc = cpu.rip;
             if reason == ExitReason::Trap as u64 {
                 let trap = Trap::from_raw(cpu.exit_arg);
+                let back = std::mem::take(&mut cpu.helper_return);
+                // SAFETY: this thread is outside translated code, so the handler does not look.
+                let live = unsafe { &*SHARED.live.get() };
+                // When a helper raised it, `rip` is still that of the last exit: the call site says where.
+                if back != 0
+                    && let Some(mark) = mark_at(live, (back & !3) - 4)
+                {
+                    pc = mark.guest;
+                    cpu.rip = pc;
+                }
                 if trap == Trap::Breakpoint && pc == end + 1 {
                     cpu.rip = end;
                     break None;
@@ -326,6 +336,15 @@ fn fp_code(cpu: &CpuState) -> i32 {
     [(1, 7), (4, 3), (8, 4), (0x12, 5), (0x20, 6)].into_iter().find(|(f, _)| raised & f != 0).map_or(0, |(_, c)| c)
 }
 
+/// The mark of host address `pc`.
+fn mark_at(live: &[(u64, Translation)], pc: u64) -> Option<Mark> {
+    live.iter().find_map(|(base, t)| {
+        let word = pc.checked_sub(*base)? / 4;
+        let mark = t.marks.iter().rev().find(|m| u64::from(m.word) <= word)?;
+        (word < t.words.len() as u64).then_some(*mark)
+    })
+}
+
 /// What Linux makes of a trap on x86_64 (arch/x86/kernel/traps.c).
 fn trap_signal(trap: Trap, rip: u64) -> Fault {
     const SI_KERNEL: i32 = 128;
@@ -374,13 +393,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
         let c = &mut (*uc.cast::<libc::ucontext_t>()).uc_mcontext;
         let cpu = &mut **SHARED.cpu.get();
         let live = &*SHARED.live.get();
-        let find = |pc: u64| {
-            live.iter().find_map(|(base, t)| {
-                let word = pc.checked_sub(*base)? / 4;
-                let mark = t.marks.iter().rev().find(|m| u64::from(m.word) <= word)?;
-                (word < t.words.len() as u64).then_some(*mark)
-            })
-        };
+        let find = |pc: u64| mark_at(live, pc);
         let rip;
         if let Some(mark) = find(c.pc) {
             rip = mark.guest;

@@ -3,8 +3,9 @@
 //!
 //! Layout: page (its last u64 is [`NEVER`]), the all-miss table, page (the same), the lookup table, code up to the end. Everything starts as
 //! zero pages that cost nothing until touched. A table slot is the byte offset of a host entry from the table's base; the
-//! zero slot therefore names the base itself, before which [`NEVER`] stands where an entry has its guest address. The whole mapping is
-//! within the reach of a B.
+//! zero slot therefore names the base itself, before which [`NEVER`] stands where an entry has its guest address. A branch to that very address would find it,
+//! so the slot it looks in is never zero: when empty it names [`NOTHING`], before which stands an address that looks in another slot. The whole
+//! mapping is within the reach of a B.
 
 use crate::abi::LOOKUP_BITS;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,7 +17,9 @@ const PAGE: usize = 4096;
 const TABLE: usize = 4 << LOOKUP_BITS;
 const MISS_BASE: usize = PAGE;
 const LOOKUP_BASE: usize = PAGE + TABLE + PAGE;
-const CODE: usize = LOOKUP_BASE + TABLE;
+/// After 0, the guest address before it.
+const NOTHING: usize = LOOKUP_BASE + TABLE + 8;
+const CODE: usize = NOTHING + 8;
 
 /// The reach of B and BL in either direction.
 pub const SIZE: usize = 128 << 20;
@@ -43,6 +46,7 @@ impl Arena {
         for base in [MISS_BASE, LOOKUP_BASE] {
             // SAFETY: both addresses are aligned and inside the new mapping.
             unsafe { AtomicU64::from_ptr((arena.base + base as u64 - 8) as *mut u64) }.store(NEVER, Ordering::Relaxed);
+            arena.word(arena.base + base as u64 + 4 * index(NEVER)).store((NOTHING - base) as u32, Ordering::Relaxed);
         }
         Ok(arena)
     }
@@ -83,6 +87,7 @@ impl Arena {
         self.cursor = CODE;
         // SAFETY: the range is the lookup table's own pages; a private anonymous mapping reads as zero after MADV_DONTNEED.
         unsafe { libc::madvise(self.lookup() as *mut _, TABLE, libc::MADV_DONTNEED) };
+        self.empty(NEVER);
     }
 
     /// Copies `words` to `at`, which `take` returned. They may be executed after [`sync`].
@@ -112,9 +117,19 @@ impl Arena {
 
     /// The slot of `guest` in the lookup table.
     pub fn slot(&self, guest: u64) -> &AtomicU32 {
-        let index = guest & ((1 << LOOKUP_BITS) - 1);
-        self.word(self.lookup() + 4 * index)
+        self.word(self.lookup() + 4 * index(guest))
     }
+
+    /// Makes the slot of `guest` name nothing.
+    pub fn empty(&self, guest: u64) {
+        let nothing = if index(guest) == index(NEVER) { (NOTHING - LOOKUP_BASE) as u32 } else { 0 };
+        self.slot(guest).store(nothing, Ordering::Relaxed);
+    }
+}
+
+/// The slot that `guest` looks in.
+const fn index(guest: u64) -> u64 {
+    guest & ((1 << LOOKUP_BITS) - 1)
 }
 
 /// What the lookup in the table at `lookup` finds for `guest`: what translated code does inline, both tries in one. The result is the entry's tag
@@ -123,7 +138,7 @@ pub fn probe(lookup: u64, guest: u64) -> Option<(u64, u64)> {
     if guest >> 47 != 0 {
         return None;
     }
-    let index = guest & ((1 << LOOKUP_BITS) - 1);
+    let index = index(guest);
     // SAFETY: `lookup` is one of an arena's two tables; their slots hold offsets of entries, or 0, with a u64 before each.
     unsafe {
         let slot = AtomicU32::from_ptr((lookup + 4 * index) as *mut u32).load(Ordering::Acquire);

@@ -353,7 +353,7 @@ impl Cache {
             }
             let slot = self.arena.slot(p.guest);
             if slot.load(Ordering::Relaxed) == (host - self.arena.lookup()) as u32 {
-                slot.store(0, Ordering::Relaxed);
+                self.arena.empty(p.guest);
             }
         }
         for Point { offset, .. } in region.entries.iter().chain(&*region.landings) {
