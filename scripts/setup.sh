@@ -47,14 +47,27 @@ fi
 # The programs that the tests and benchmarks run come from Debian too (scripts/roots.sh); that
 # needs the package lists of both architectures, which is why the foreign one is always added.
 
+suites() { apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' 2>/dev/null; }
+
 installed() { # name[:arch]
     local state
     state=$(dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null || true)
     case "$state" in *not-installed*) return 1 ;; *installed*) return 0 ;; *) return 1 ;; esac
 }
 
-missing=()
-for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
+# The release began with a Rust that is too old; its security updates have the one that browsers are built with.
+rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+too_old() { # package
+    local v
+    case "$1" in *rust*) v=$(dpkg-query -W -f='${Version}' "$1") && dpkg --compare-versions "$v" lt "$rust_needed" ;; *) return 1 ;; esac
+}
+missing=() need_security=0
+for p in "${packages[@]}"; do
+    if ! installed "$p" || too_old "$p"; then missing+=("$p"); fi
+done
+case " ${missing[*]-} " in
+    *rust*) suites | grep -x bookworm-security >/dev/null || need_security=1 ;;
+esac
 missing_backports=()
 for p in ${backports[@]+"${backports[@]}"}; do
     # The old release's package of that name does not do.
@@ -73,8 +86,7 @@ for a in amd64 arm64; do
 done
 need_backports=0
 if [ $need_lists = 1 ]; then
-    apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-        grep -x bookworm-backports >/dev/null || need_backports=1
+    suites | grep -x bookworm-backports >/dev/null || need_backports=1
 fi
 
 # Can the kernel start a program of the other architecture? xrun is an AArch64 program, and guests
@@ -114,6 +126,7 @@ fi
 say "this will, with the rights of root:"
 [ $need_arch = 1 ] && say "  - add the architecture $foreign to dpkg (package lists only)"
 [ $need_backports = 1 ] && say "  - add the suite bookworm-backports to apt's sources"
+[ $need_security = 1 ] && say "  - add the suite bookworm-security to apt's sources"
 [ $need_lists = 1 ] && say "  - refresh apt's package lists"
 [ ${#missing[@]} != 0 ] && say "  - install ${missing[*]}"
 [ ${#missing_backports[@]} != 0 ] && say "  - install from bookworm-backports: ${missing_backports[*]}"
@@ -130,14 +143,18 @@ export DEBIAN_FRONTEND=noninteractive
 apt() { root env DEBIAN_FRONTEND=noninteractive apt-get -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"; }
 
 if [ $need_arch = 1 ]; then root dpkg --add-architecture "$foreign"; fi
-if [ $need_backports = 1 ]; then
-    # The mirror is the one the machine already uses for bookworm itself.
+add_suite() { # suite, mirror
+    say "adding $1 from $2"
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+        "$2" "$1" | root tee "/etc/apt/sources.list.d/xrun-${1#bookworm-}.sources" >/dev/null
+}
+if [ $need_backports = 1 ] || [ $need_security = 1 ]; then
+    # The mirror is the one the machine already uses for bookworm itself; security updates lie beside it.
     mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
         awk '$1 == "bookworm" { print $2; exit }')
     [ -n "$mirror" ] || die "apt has no source for bookworm: this script sets up Debian bookworm"
-    say "adding bookworm-backports from $mirror"
-    printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
-        "$mirror" | root tee /etc/apt/sources.list.d/xrun-backports.sources >/dev/null
+    [ $need_backports = 0 ] || add_suite bookworm-backports "$mirror"
+    [ $need_security = 0 ] || add_suite bookworm-security "${mirror%/}-security"
 fi
 if [ $need_lists = 1 ] || [ ${#missing[@]} != 0 ] || [ ${#missing_backports[@]} != 0 ]; then
     say "refreshing package lists"
@@ -146,6 +163,9 @@ fi
 if [ ${#missing[@]} != 0 ]; then
     say "installing ${missing[*]}"
     apt -q install --no-install-recommends "${missing[@]}"
+    for p in "${missing[@]}"; do
+        ! too_old "$p" || die "$p is older than $rust_needed, and apt has no newer one: add Debian's security updates to its sources"
+    done
 fi
 if [ ${#missing_backports[@]} != 0 ]; then
     say "installing from bookworm-backports: ${missing_backports[*]}"
