@@ -35,7 +35,7 @@ run() { # label, command...
 }
 run "native ($(uname -m))" native_tool pbzip2 -dc -p4 $data.bz2 || failed=1
 run "xrun" $qemu "$xrun" -L $root $root/usr/bin/pbzip2 -dc -p4 $data.bz2 || failed=1
-# The peer's failure is its own; it is shown, and does not fail the demo.
-run "qemu-x86_64 (AArch64 build)" $qemu target/roots/peers/qemu-x86_64 -L $root $root/usr/bin/pbzip2 -dc -p4 $data.bz2 || true
+# The peer's failure is its own; it is shown, and does not fail the demo. The model that QEMU_CPU names is an AArch64 one, which it does not know.
+run "qemu-x86_64 (AArch64 build)" env -u QEMU_CPU $qemu target/roots/peers/qemu-x86_64 -L $root $root/usr/bin/pbzip2 -dc -p4 $data.bz2 || true
 rm -f target/demo.stderr
 exit $failed
