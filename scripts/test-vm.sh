@@ -119,7 +119,8 @@ initramfs() {
     rm -rf "$d"
     mkdir -p "$d/bin" "$d/modules" "$d/etc"
     cp "$vm/kernel/bin/busybox" "$d/bin/" 2>/dev/null || cp "$vm/kernel/usr/bin/busybox" "$d/bin/"
-    cp "$XRUN" target/roots/peers/qemu-x86_64 "$d/bin/"
+    cp "$XRUN" "$d/bin/xrun"
+    cp target/roots/peers/qemu-x86_64 "$d/bin/"
     for m in virtio_ring virtio virtio_mmio virtio_blk binfmt_misc; do
         find "$vm/kernel" -name "$m.ko" -exec cp {} "$d/modules/" \;
     done

@@ -126,3 +126,15 @@ programs! { calls errors files float_loops interrupts ipc jit memory poll proc p
 fn kernel() {
     check_unless_emulated("kernel");
 }
+
+/// Emulators have answers of their own to wild pointers; but all of them must come.
+#[test]
+fn pointers() {
+    check_unless_emulated("pointers");
+    let program = build("pointers");
+    if let Some(command) = under_xrun(&program) {
+        let questions = |answers: &str| answers.lines().map(|l| l.split(':').next().map(String::from)).collect::<Vec<_>>();
+        let recorded = std::fs::read_to_string(record("pointers")).expect("a recorded output");
+        assert_eq!(questions(&run(command)), questions(&recorded));
+    }
+}

@@ -57,15 +57,15 @@ enum Kind {
 
 fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -> Answer {
     let file = resolve(t, dir, name, flags)?;
-    let guest_argv = pointers(argv)?;
     if binfmt::started() {
-        match direct(t, &file, &guest_argv, envp) {
+        match direct(t, &file, argv, envp) {
             // No program, or the entry is gone.
             Err(Errno(libc::ENOEXEC)) => {}
             answer => return answer,
         }
     }
     let settled = inspect(&file, 0)?;
+    let guest_argv = pointers(argv)?;
     let mut words: Vec<CString> = Vec::new();
     // The guest's own strings go to the kernel where they lie, so that their errors are the kernel's.
     let tail = guest_argv.get(1..).unwrap_or_default();
@@ -86,7 +86,7 @@ fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -
         Final::Arm64(front) => {
             let emulator = &config::get().emulator;
             let Some(first) = emulator.first() else {
-                return direct(t, &file, &guest_argv, envp);
+                return direct(t, &file, argv, envp);
             };
             words.extend(emulator.iter().cloned());
             if front.is_empty() {
@@ -97,7 +97,7 @@ fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -
             }
             searched(first)
         }
-        Final::Kernel => return direct(t, &file, &guest_argv, envp),
+        Final::Kernel => return direct(t, &file, argv, envp),
     };
     strace::keep_over_exec();
     let mut all: Vec<u64> = words.iter().map(|w| w.as_ptr() as u64).collect();
@@ -170,9 +170,8 @@ fn own_path() -> CString {
 }
 
 /// Lets the kernel execute the file itself.
-fn direct(t: &Thread, file: &CString, argv: &[u64], envp: u64) -> Answer {
-    let all: Vec<u64> = argv.iter().copied().chain([0]).collect();
-    kernel(t, libc::SYS_execve, [file.as_ptr() as u64, all.as_ptr() as u64, envp, 0, 0, 0])
+fn direct(t: &Thread, file: &CString, argv: u64, envp: u64) -> Answer {
+    kernel(t, libc::SYS_execve, [file.as_ptr() as u64, argv, envp, 0, 0, 0])
 }
 
 fn arg(at: u64) -> Result<CString, Errno> {

@@ -1,7 +1,7 @@
 //! Files: the calls AArch64 has only in their `*at` form, and those whose flags differ.
 
 use super::errno::{Answer, Errno};
-use super::{kernel, path, procfs, strace, user};
+use super::{kernel, path, procfs, quick, strace, user};
 use crate::thread::Thread;
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
@@ -252,9 +252,11 @@ pub fn getdents(t: &mut Thread, a: [u64; 6]) -> Answer {
     let size = (a[2] as u32).min(1 << 20) as usize;
     let mut host = vec![0u8; size];
     let host_args = [a[0], host.as_mut_ptr() as u64, size as u64, 0, 0, 0];
+    let seek = |to: u64, whence: i32| quick(libc::SYS_lseek, [a[0], to, whence as u64, 0, 0, 0]);
+    let mut next = seek(0, libc::SEEK_CUR);
     let n = kernel(t, libc::SYS_getdents64, host_args)? as usize;
     let mut out = Vec::with_capacity(n);
-    let mut at = 0;
+    let (mut at, mut written) = (0, 0);
     while at + HEAD <= n {
         let len = usize::from(u16::from_le_bytes([host[at + 16], host[at + 17]]));
         if len < HEAD || at + len > n {
@@ -264,16 +266,22 @@ pub fn getdents(t: &mut Thread, a: [u64; 6]) -> Answer {
         let name = entry[HEAD..].split(|&b| b == 0).next().unwrap_or_default();
         // Rounded up to 8; the type takes the last byte.
         let size = (18 + name.len() + 2).next_multiple_of(8);
-        let start = out.len();
+        out.clear();
         out.extend_from_slice(&entry[..16]);
         out.extend_from_slice(&(size as u16).to_le_bytes());
         out.extend_from_slice(name);
-        out.resize(start + size, 0);
-        out[start + size - 1] = entry[18];
+        out.resize(size, 0);
+        out[size - 1] = entry[18];
+        if let Err(e) = user::write_bytes(a[1].wrapping_add(written), &out) {
+            // The directory stays at the entry that was not taken.
+            seek(next? as u64, libc::SEEK_SET)?;
+            return if written == 0 { Err(e) } else { Ok(written as i64) };
+        }
+        next = Ok(i64::from_le_bytes(entry[8..16].try_into().unwrap_or_default()));
+        written += size as u64;
         at += len;
     }
-    user::write_bytes(a[1], &out)?;
-    Ok(out.len() as i64)
+    Ok(written as i64)
 }
 
 #[cfg(test)]
