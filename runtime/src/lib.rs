@@ -45,6 +45,7 @@ pub fn run(config: config::Config) -> ! {
     linux::start();
     match image::start(config::get()) {
         Ok(cpu) if cfg!(target_arch = "aarch64") => {
+            linux::procfs::announce();
             let mut first = thread::Thread::new(cpu);
             first.signal = signal::ThreadSignals::inherited();
             thread::run_first(first)

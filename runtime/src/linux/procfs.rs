@@ -1,7 +1,9 @@
 //! /proc as the guest must see it: files that would show xrun in the guest's place.
 //!
-//! `exe` leads to the guest's file; maps, cmdline, auxv and cpuinfo are answered with a memory file of the right content. Files
-//! that tell the truth as they are (status, stat, comm, fd/, task/) are the kernel's own.
+//! The kernel itself is told where the guest's arguments, environment and auxiliary vector lie ([`announce`]), so that every process sees
+//! them. What it cannot be told is answered here, to the guest alone: `exe` leads to the guest's file; maps and cpuinfo, and the
+//! others where the kernel did not listen, are memory files of the right content. Files that tell the truth as they are (status, stat, comm,
+//! fd/, task/) are the kernel's own.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -50,6 +52,59 @@ pub fn content(path: &[u8]) -> Option<Vec<u8>> {
         b"auxv" => Some(auxv()),
         _ => None,
     }
+}
+
+/// The kernel's struct prctl_mm_map (include/uapi/linux/prctl.h).
+#[repr(C)]
+#[derive(Debug)]
+struct MmMap {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
+/// Tells the kernel where the guest's argument and environment strings and its auxiliary vector lie (prctl(2), PR_SET_MM_MAP), for what
+/// /proc/PID/cmdline, environ and auxv show to every process. Takes no privilege; where there is no /proc to learn the other addresses from, or
+/// the kernel was built without it (CONFIG_CHECKPOINT_RESTORE), xrun's own stay.
+pub fn announce() {
+    const PR_SET_MM: u64 = 35;
+    const PR_SET_MM_MAP: u64 = 14;
+    let Some(process) = crate::image::process() else { return };
+    let Ok(stat) = std::fs::read("/proc/self/stat") else { return };
+    let Ok(brk) = quick(libc::SYS_brk, [0; 6]) else { return };
+    // proc_pid_stat(5) counts from 1, and what follows the name in brackets is number 3.
+    let after_name = stat.iter().rposition(|&b| b == b')').map_or(&stat[..], |at| &stat[at + 1..]);
+    let fields: Vec<u64> =
+        String::from_utf8_lossy(after_name).split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
+    let field = |n: usize| fields.get(n - 3).copied().unwrap_or(0);
+    let map = MmMap {
+        start_code: field(26),
+        end_code: field(27),
+        start_data: field(45),
+        end_data: field(46),
+        start_brk: field(47),
+        brk: brk as u64,
+        start_stack: field(28),
+        arg_start: process.args.start,
+        arg_end: process.args.end,
+        env_start: process.env.start,
+        env_end: process.env.end,
+        auxv: process.auxv.as_ptr() as u64,
+        auxv_size: size_of_val(&process.auxv[..]) as u32,
+        exe_fd: u32::MAX,
+    };
+    let _ = quick(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, &raw const map as u64, size_of::<MmMap>() as u64, 0, 0]);
 }
 
 /// The auxiliary vector as it lies in memory.
