@@ -133,7 +133,8 @@ fn pointers() {
     check_unless_emulated("pointers");
     let program = build("pointers");
     if let Some(command) = under_xrun(&program) {
-        let questions = |answers: &str| answers.lines().map(|l| l.split(':').next().map(String::from)).collect::<Vec<_>>();
+        let questions =
+            |answers: &str| answers.lines().map(|l| l.split(':').next().map(String::from)).collect::<Vec<_>>();
         let recorded = std::fs::read_to_string(record("pointers")).expect("a recorded output");
         assert_eq!(questions(&run(command)), questions(&recorded));
     }
