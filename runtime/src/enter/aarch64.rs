@@ -108,7 +108,8 @@ std::arch::global_asm!(
 
     .macro xrun_pointer bit, reg
         tbz w8, #\bit, 1f
-        lsr x1, \reg, #47
+        add x1, \reg, #1, lsl #12
+        lsr x1, x1, #47
         cbnz x1, xrun_syscall_slow
     1:
     .endm
@@ -218,8 +219,13 @@ xrun_call_done:
 4:  mov x19, x0
     ret
 5:  add x1, x0, #{efault}
-    cbz x1, xrun_syscall_again
-    add x1, x0, #{eintr}
+    cbnz x1, 7f
+    // Nothing was kept from the kernel when the call began; now something is.
+    adrp x1, {protected}
+    ldrb w1, [x1, #:lo12:{protected}]
+    cbz w1, 4b
+    b xrun_syscall_again
+7:  add x1, x0, #{eintr}
     cbnz x1, 4b
     .global xrun_call_end
     .hidden xrun_call_end
@@ -228,8 +234,6 @@ xrun_call_end:
     .global xrun_call_leave
     .hidden xrun_call_leave
 xrun_call_leave:
-    add x1, x0, #{efault}
-    cbz x1, xrun_syscall_again
     add x1, x0, #{eintr}
     cbnz x1, 4f
     // The guest must not see that the runtime interrupted a call for its own ends.
@@ -249,8 +253,12 @@ xrun_syscall_slow:
     xrun_store
     mov x5, #{r_syscall}
     b xrun_leave_with
-    // Pointers must lie below the guest's address limit: bit 16 + n of the table's word is set for argument n.
-6:  xrun_pointer 16, x26
+    // Pointers must lie below the guest's address limit (2^47 less a page), and no page may be kept from the kernel: bit 16 + n of the table's word is
+    // set for argument n. Sums past 2^64 name the kernel's memory on either machine.
+6:  adrp x1, {protected}
+    ldrb w1, [x1, #:lo12:{protected}]
+    cbnz w1, xrun_syscall_slow
+    xrun_pointer 16, x26
     xrun_pointer 17, x25
     xrun_pointer 18, x21
     xrun_pointer 19, x12
@@ -387,6 +395,7 @@ xrun_pure_out_end:
     long_bit = const crate::abi::CALL_LONG.trailing_zeros(),
     pointers_bit = const crate::abi::CALL_POINTERS.trailing_zeros(),
     efault = const libc::EFAULT,
+    protected = sym crate::memory::PROTECTED,
     eintr = const libc::EINTR,
     signal_bit = const crate::thread::pending::SIGNAL.trailing_zeros(),
     xmm = const offset_of!(CpuState, xmm),

@@ -12,7 +12,7 @@
 //!
 //! A guest pointer that needs no rewriting goes to the host kernel as it is, so the kernel's EFAULT is the guest's. Two
 //! things stand in the way and are settled here once for all calls: pointers above the guest's 47 bits are made to lead nowhere, and pages that the
-//! runtime itself write-protected are opened and the call tried again.
+//! runtime itself write-protected are opened before the call.
 //!
 //! Calls that the host takes as they are ([`table::DIRECT`]) are made by the syscall thunk, in translated code, with the same two things looked at; they
 //! come here when one of them stands in the way, when a signal does, or for `--strace`.
@@ -103,8 +103,14 @@ fn run(t: &mut Thread, row: &Row, mut args: [u64; 6]) -> Answer {
         }
         pointers &= pointers - 1;
     }
+    let watched = || crate::memory::PROTECTED.load(Ordering::Relaxed);
+    // Before the call: one that has taken something (a child's end, a message) cannot be made again.
+    if watched() {
+        open_for_kernel(row, &args);
+    }
     let answer = answer(t, row, args);
-    if answer == Err(Errno::EFAULT) && open_for_kernel(row, &args) {
+    // A page may be watched anew while a call waits.
+    if answer == Err(Errno::EFAULT) && watched() && open_for_kernel(row, &args) {
         return self::answer(t, row, args);
     }
     answer
@@ -150,8 +156,8 @@ fn answer_of(r: i64) -> Answer {
     }
 }
 
-/// After EFAULT: gives the kernel write access to what the call may write, where the runtime had taken it away to
-/// watch translated code. True when something changed.
+/// Gives the kernel write access to what the call may write, where the runtime had taken it away to watch translated code. True when
+/// something changed.
 fn open_for_kernel(row: &Row, args: &[u64; 6]) -> bool {
     /// What a structure of unknown size is taken to span.
     const STRUCT: u64 = 4096;
@@ -186,7 +192,12 @@ fn open_for_kernel(row: &Row, args: &[u64; 6]) -> bool {
                     }
                 }
             }
-            a if a.is_pointer() => open(args[i], STRUCT),
+            Arg::Ptr => open(args[i], STRUCT),
+            Arg::StatOut => open(args[i], 144),
+            // What is left of the time, where a call says so.
+            Arg::Ts | Arg::Tv => open(args[i], 16),
+            Arg::FdPair => open(args[i], 8),
+            Arg::Wstatus => open(args[i], 4),
             // ioctl, prctl and their like: a pointer or not.
             Arg::Hex if args[i] > STRUCT => open(args[i], STRUCT),
             _ => {}

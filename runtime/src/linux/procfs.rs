@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::errno::{Answer, Errno};
 use super::{quick, user};
@@ -46,6 +47,7 @@ pub fn content(path: &[u8]) -> Option<Vec<u8>> {
     // The kernel reads these from the program's memory each time, so a program may have changed them.
     let memory = |r: &std::ops::Range<u64>| user::read_vec(r.start, (r.end - r.start) as usize).ok();
     match own(path)? {
+        b"cmdline" | b"environ" | b"auxv" if ANNOUNCED.load(Ordering::Relaxed) => None,
         b"maps" => Some(crate::memory::maps_text().into_bytes()),
         b"cmdline" => memory(&process.args),
         b"environ" => memory(&process.env),
@@ -53,6 +55,9 @@ pub fn content(path: &[u8]) -> Option<Vec<u8>> {
         _ => None,
     }
 }
+
+/// Whether the kernel knows ([`announce`]).
+static ANNOUNCED: AtomicBool = AtomicBool::new(false);
 
 /// The kernel's struct prctl_mm_map (include/uapi/linux/prctl.h).
 #[repr(C)]
@@ -104,7 +109,9 @@ pub fn announce() {
         auxv_size: size_of_val(&process.auxv[..]) as u32,
         exe_fd: u32::MAX,
     };
-    let _ = quick(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, &raw const map as u64, size_of::<MmMap>() as u64, 0, 0]);
+    let done =
+        quick(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, &raw const map as u64, size_of::<MmMap>() as u64, 0, 0]);
+    ANNOUNCED.store(done.is_ok(), Ordering::Relaxed);
 }
 
 /// The auxiliary vector as it lies in memory.

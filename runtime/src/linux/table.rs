@@ -1,7 +1,7 @@
 //! What a row of the system call table is, and the ways to look one up. The rows are in [`super::rows`].
 //!
 //! A row says a call's number and name on x86_64, the kinds of its arguments, and how it is answered. The kinds drive
-//! `--strace`, the check that pointers lie in the guest's address space, the second try after EFAULT, and the printed list.
+//! `--strace`, the check that pointers lie in the guest's address space, what the kernel may write, and the printed list.
 
 use super::errno::Answer;
 use super::rows::ROWS;

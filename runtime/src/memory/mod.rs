@@ -24,6 +24,7 @@ pub mod vmas;
 
 use host::{Errno, PAGE};
 pub use maps::maps_text;
+pub use space::PROTECTED;
 use space::{Effects, Space};
 use vmas::Prot;
 
@@ -226,8 +227,7 @@ fn raced(addr: u64) -> bool {
     prot_at(addr).is_some_and(|p| p.contains(Prot::WRITE)) && RACED.fetch_add(1, Ordering::Relaxed) < 256
 }
 
-/// Gives the kernel write access to all of `range` (`0..u64::MAX` for everything), after it said EFAULT. True when
-/// something changed and the call is worth trying again.
+/// Gives the kernel write access to all of `range`. True when something changed. Needed only once there is something [`PROTECTED`].
 pub fn unprotect_for_kernel(range: Range<u64>) -> bool {
     change(|s, fx| s.release_writable(range, fx))
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::host::{self, Errno, PAGE};
 use super::vmas::{Kind, Prot, Vma, Vmas};
@@ -25,6 +26,9 @@ const MAP_TYPE: i32 = 0x0f;
 const MAP_SHARED_VALIDATE: i32 = 3;
 const MAP_DROPPABLE: i32 = 8;
 const MAP_HUGETLB: i32 = 0x4_0000;
+
+/// Whether a page that the guest may write was ever write-protected: only then can the kernel meet one on its way.
+pub static PROTECTED: AtomicBool = AtomicBool::new(false);
 
 /// What a change of the map means to others.
 #[derive(Debug, Default)]
@@ -690,6 +694,7 @@ impl Space {
             return false;
         }
         if self.code.insert(page) && vma.prot.contains(Prot::WRITE) {
+            PROTECTED.store(true, Ordering::SeqCst);
             // Refused only when the host is out of mappings (vm.max_map_count); then writes go unseen, so do not run it.
             if host::mprotect(page, PAGE, libc::PROT_READ).is_err() {
                 self.code.remove(&page);
@@ -717,6 +722,7 @@ impl Space {
             .filter(|&a| a != page)
             .collect();
         for a in others {
+            PROTECTED.store(true, Ordering::SeqCst);
             if host::mprotect(a, PAGE, libc::PROT_READ).is_err() {
                 return false;
             }
