@@ -109,17 +109,19 @@ pub fn count() -> usize {
 /// The runtime's locks, all of them, so that a new process finds them free. Nothing may be allocated while they are held.
 pub(crate) struct Locks {
     _still: crate::alloc::ForkGuard,
+    _code: code::ForkGuard,
     _memory: memory::ForkGuard,
     list: MutexGuard<'static, Vec<Record>>,
-    _code: code::ForkGuard,
+    _flushing: code::FlushGuard,
 }
 
 impl Locks {
     pub(crate) fn take() -> Locks {
-        let code = code::fork_guard();
+        let flushing = code::flush_guard();
         let list = threads();
         let memory = memory::fork_guard();
-        Locks { _still: crate::alloc::fork_guard(), _memory: memory, list, _code: code }
+        let code = code::fork_guard();
+        Locks { _still: crate::alloc::fork_guard(), _code: code, _memory: memory, list, _flushing: flushing }
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `cache` | all tables and their changes |
 //!
 //! Locks: one mutex guards the tables and all patches. It is held for short times only, never while translating, never while calling
-//! `memory` or waiting for a thread; a signal handler may take it when it interrupted translated code, which never holds it.
+//! `memory` (which calls [`invalidate`] under its own lock) or waiting for a thread; a signal handler may take it when it interrupted translated code, which never holds it.
 //!
 //! Emptying the cache needs all threads out of translated code: [`flush`] raises a flag, interrupts them, and waits. A thread says that it is
 //! inside with [`Gate`]; one that comes while the flag is up waits in front of it.
@@ -388,7 +388,7 @@ pub fn set_trapping(thread: &Thread) -> bool {
 /// translated code nor in a helper.
 pub fn flush(thread: &Thread) {
     let before = epoch();
-    let _one = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = flush_guard();
     // Somebody else may have emptied it while this thread waited.
     if epoch() == before {
         STOPPING.store(1, Mem::SeqCst);
@@ -477,16 +477,22 @@ pub fn forked() {
     with(|c| c.forked());
 }
 
-/// Holds the cache's locks across fork, so that the child gets them free.
+/// Keeps others from emptying the cache.
+pub struct FlushGuard(#[allow(dead_code)] MutexGuard<'static, ()>);
+
+/// See [`FlushGuard`]. Before any other lock: emptying the cache waits for threads that may need those.
+pub fn flush_guard() -> FlushGuard {
+    FlushGuard(FLUSHING.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Holds the cache's other locks across fork, so that the child gets them free.
 pub struct ForkGuard {
-    _flushing: MutexGuard<'static, ()>,
     _unaligned: MutexGuard<'static, BTreeSet<u64>>,
     _written: MutexGuard<'static, BTreeMap<u64, u32>>,
     _cache: MutexGuard<'static, Option<Cache>>,
 }
 
-/// See [`ForkGuard`].
+/// See [`ForkGuard`]. After the memory lock.
 pub fn fork_guard() -> ForkGuard {
-    let flushing = FLUSHING.lock().unwrap_or_else(PoisonError::into_inner);
-    ForkGuard { _flushing: flushing, _unaligned: unaligned(), _written: written(), _cache: lock() }
+    ForkGuard { _unaligned: unaligned(), _written: written(), _cache: lock() }
 }

@@ -3,14 +3,14 @@
 //! Guest addresses are host addresses; the guest sees 47 bits. The functions named like system calls take the guest's
 //! arguments and return what the x86_64 kernel would: a value, or a negative errno.
 //!
-//! Lock order: the memory lock is taken last of all and never held while [`Hooks`] are called, so the hooks may take any
-//! lock. It is not taken by signal handlers except through [`on_fault`], which runs only for faults in code that
-//! does not hold it: nothing in here touches guest memory under the lock except through [`access`].
+//! Lock order: the memory lock is held while `Hooks::invalidate` is called, which takes the code cache's; nobody takes them the other way round.
+//! It is not taken by signal handlers except through [`on_fault`], which runs only for faults in code that does not hold it: nothing in
+//! here touches guest memory under the lock except through [`access`].
 //!
 //! How translations stay true: [`fetch`] watches a page (write-protects it on the host if the guest may write to it)
-//! *before* it reads it, and every later change first advances [`generation`] and then calls `Hooks::invalidate`. A
-//! translator that reads `generation` before its first fetch and checks it again under the lock that its invalidation takes
-//! never publishes stale code.
+//! *before* it reads it. Whatever changes it later first advances [`generation`], then calls `Hooks::invalidate`, and only then lets go of the page:
+//! a thread that finds it writable finds its old code gone. A translator that reads `generation` before its first fetch and checks it
+//! again under the lock that its invalidation takes never publishes stale code.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ use vmas::Prot;
 /// Who is told about changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Hooks {
-    /// Translations made from these guest bytes are void. Called without the memory lock, from any thread, also from the
+    /// Translations made from these guest bytes are void. Called with the memory lock held, from any thread, also from the
     /// host's fault handler.
     pub invalidate: fn(Range<u64>),
     /// From now on others can watch the order of this process's memory accesses. Called once.
@@ -61,19 +61,19 @@ fn change<R>(f: impl FnOnce(&mut Space, &mut Effects) -> R) -> R {
     let mut fx = Effects::default();
     let mut space = lock();
     let r = f(&mut space, &mut fx);
-    if !fx.stale.is_empty() {
-        GENERATION.fetch_add(1, Ordering::AcqRel);
-    }
     drop(space);
-    if let Some(hooks) = HOOKS.get() {
-        if fx.shared {
-            ORDERED.get_or_init(|| (hooks.ordered)());
-        }
-        for r in fx.stale {
-            (hooks.invalidate)(r);
-        }
+    if let Some(hooks) = HOOKS.get().filter(|_| fx.shared) {
+        ORDERED.get_or_init(|| (hooks.ordered)());
     }
     r
+}
+
+/// Translations that depend on `range` are void, before anything happens to its bytes or to their protection.
+fn void(range: Range<u64>) {
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+    if let Some(hooks) = HOOKS.get() {
+        (hooks.invalidate)(range);
+    }
 }
 
 fn returned(r: Result<u64, Errno>) -> i64 {

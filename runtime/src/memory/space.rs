@@ -2,7 +2,7 @@
 //! it. Guest addresses are host addresses, so xrun's own memory may lie between the guest's; it is never in the map, shows
 //! only as EEXIST from the host, and is then remembered as foreign so that searches go round it.
 //!
-//! Not here: locking and telling the translator (the parent module does both with the [`Effects`] that come back).
+//! Not here: locking, and who is told that translations are void (the parent module's).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -33,10 +33,18 @@ pub static PROTECTED: AtomicBool = AtomicBool::new(false);
 /// What a change of the map means to others.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Translations that depend on these bytes are void.
-    pub stale: Vec<Range<u64>>,
+    /// Bytes whose translations were made void.
+    pub void: Vec<Range<u64>>,
     /// Another process may watch the order of writes from now on.
     pub shared: bool,
+}
+
+impl Effects {
+    /// To be called before the bytes of `range`, or their protection, change.
+    fn void(&mut self, range: Range<u64>) {
+        super::void(range.clone());
+        self.void.push(range);
+    }
 }
 
 #[derive(Debug)]
@@ -609,17 +617,13 @@ impl Space {
     fn forget_code(&mut self, r: Range<u64>, fx: &mut Effects) {
         self.release_aliases(r.clone(), fx);
         // Code that is not watched (it is checked whenever it is entered) does not notice that it may not be run any more.
-        if self.vmas.parts(r.clone()).iter().any(|(_, v)| v.prot.contains(Prot::EXEC)) {
-            fx.stale.push(r.clone());
-        }
+        let runs = self.vmas.parts(r.clone()).iter().any(|(_, v)| v.prot.contains(Prot::EXEC));
         let pages = self.code_in(r.clone());
-        if !pages.is_empty() {
-            for p in pages {
-                self.forget_page(p);
-            }
-            if fx.stale.last() != Some(&r) {
-                fx.stale.push(r);
-            }
+        if runs || !pages.is_empty() {
+            fx.void(r);
+        }
+        for p in pages {
+            self.forget_page(p);
         }
     }
 
@@ -662,8 +666,8 @@ impl Space {
 
     /// `release` of one page of code.
     fn release_page(&mut self, page: u64, fx: &mut Effects) -> bool {
+        fx.void(page..page + PAGE);
         self.forget_page(page);
-        fx.stale.push(page..page + PAGE);
         match self.vmas.at(page) {
             Some((_, vma)) if vma.prot.contains(Prot::WRITE) => host::mprotect(page, PAGE, vma.prot.host()).is_ok(),
             _ => false,

@@ -91,7 +91,7 @@ fn code_pages_are_watched() {
     // The host refuses the write now, the guest's fault handler allows it again.
     assert!(access::write(a, b"x").is_ok());
     assert!(s.fault(a + PAGE + 5, &mut fx));
-    assert_eq!(fx.stale, [a + PAGE..a + 2 * PAGE]);
+    assert_eq!(fx.void, [a + PAGE..a + 2 * PAGE]);
     assert!(!s.fault(a + PAGE + 5, &mut fx));
     for (i, change) in [
         (|s: &mut Space, fx: &mut Effects, a| s.munmap(fx, a, PAGE)) as fn(&mut Space, &mut Effects, u64) -> _,
@@ -106,7 +106,7 @@ fn code_pages_are_watched() {
         assert!(s.watch(a));
         let mut fx = Effects::default();
         assert_eq!(change(&mut s, &mut fx, a), Ok(()), "change {i}");
-        assert_eq!(fx.stale, [a..a + PAGE], "change {i}");
+        assert_eq!(fx.void, [a..a + PAGE], "change {i}");
         assert!(i == 0 || access::write(a, b"x").is_ok(), "change {i}");
     }
     // Taking away write keeps the code.
@@ -114,7 +114,7 @@ fn code_pages_are_watched() {
     assert!(s.watch(a));
     let mut fx = Effects::default();
     assert_eq!(s.mprotect(&mut fx, a, PAGE, libc::PROT_READ | libc::PROT_EXEC), Ok(()));
-    assert!(fx.stale.is_empty());
+    assert!(fx.void.is_empty());
 }
 
 #[test]
@@ -180,9 +180,9 @@ fn code_mapped_twice_is_watched_where_it_is_written() {
     let run = s.mmap(&mut fx, 0, 0x3000, rx, libc::MAP_SHARED, fd, 0).expect("maps");
     let write = s.mmap(&mut fx, 0, 0x2000, RW, libc::MAP_SHARED, fd, 0x1000).expect("maps");
     assert!(s.watch(run + PAGE));
-    assert!(fx.stale.is_empty());
+    assert!(fx.void.is_empty());
     assert!(s.fault(write + 8, &mut fx));
-    assert_eq!(fx.stale, [run + PAGE..run + 2 * PAGE]);
+    assert_eq!(fx.void, [run + PAGE..run + 2 * PAGE]);
     assert_eq!(access::write(write, b"new"), Ok(()));
     assert!(!s.fault(write + 8, &mut fx));
     // A second writable view appears, or the first goes, after the code was translated.
@@ -194,7 +194,7 @@ fn code_mapped_twice_is_watched_where_it_is_written() {
             1 => s.mprotect(&mut fx, write, PAGE, libc::PROT_READ).expect("changes"),
             _ => s.mprotect(&mut fx, write, PAGE, RW).expect("changes"),
         }
-        assert_eq!(fx.stale, [run + PAGE..run + 2 * PAGE], "{i}");
+        assert_eq!(fx.void, [run + PAGE..run + 2 * PAGE], "{i}");
         assert!(i == 1 || access::write(write, b"newer").is_ok());
     }
     // SAFETY: this test's own descriptor.
