@@ -30,9 +30,15 @@ fn own(path: &[u8]) -> Option<&[u8]> {
     Some(file)
 }
 
+/// Whether /proc is mounted where the guest looks for it.
+fn is_there() -> bool {
+    quick(libc::SYS_faccessat, [libc::AT_FDCWD as u64, c"/proc/self".as_ptr() as u64, libc::F_OK as u64, 0, 0, 0])
+        .is_ok()
+}
+
 /// Where a link of /proc that the kernel points at xrun leads for the guest.
 pub fn link(path: &[u8]) -> Option<Vec<u8>> {
-    if own(path) != Some(b"exe") {
+    if own(path) != Some(b"exe") || !is_there() {
         return None;
     }
     Some(crate::image::process()?.exe.as_os_str().as_bytes().to_vec())
@@ -41,12 +47,12 @@ pub fn link(path: &[u8]) -> Option<Vec<u8>> {
 /// The content of a /proc file that differs for the guest.
 pub fn content(path: &[u8]) -> Option<Vec<u8>> {
     if path == b"/proc/cpuinfo" {
-        return Some(cpuinfo().into_bytes());
+        return is_there().then(|| cpuinfo().into_bytes());
     }
     let process = crate::image::process()?;
     // The kernel reads these from the program's memory each time, so a program may have changed them.
     let memory = |r: &std::ops::Range<u64>| user::read_vec(r.start, (r.end - r.start) as usize).ok();
-    match own(path)? {
+    match own(path).filter(|_| is_there())? {
         b"cmdline" | b"environ" | b"auxv" if ANNOUNCED.load(Ordering::Relaxed) => None,
         b"maps" => Some(crate::memory::maps_text().into_bytes()),
         b"cmdline" => memory(&process.args),
