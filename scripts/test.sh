@@ -82,5 +82,8 @@ else
 fi
 step "programs" env XRUN="$xrun" cargo test --quiet --test programs
 step "bench smoke" env XRUN="$xrun" cargo bench --quiet --profile dev --bench ratio -- --smoke
+if [ "$host" = x86_64 ]; then
+    step "instruction counts" env XRUN="$xrun" cargo bench --quiet --profile dev --bench ratio -- --gate
+fi
 step "fuzz smoke" scripts/fuzz.sh 20
 finish

@@ -6,6 +6,7 @@
 //! includes start-up and translation; the slope between two sizes does not. A count prices every
 //! instruction at one: what a barrier or a divide costs on silicon it does not say.
 
+mod gate;
 mod report;
 mod rows;
 mod run;
@@ -29,6 +30,8 @@ usage: make bench [INSN=DIR] [CPU=MODEL] [ARGS=\"...\"]
   --timeout S     seconds for one run (default 300)
   --json FILE     where to write the results (default target/bench/results.json)
   --fresh         measure native and qemu-x86_64 again instead of using remembered counts
+  --gate          count a few small runs with the log of qemu-aarch64-static, and fail if one takes more than is recorded in
+                  benches/gate.tsv allows (BLESS=1 records)
   --smoke         a few quick rows, small sizes, without qemu-x86_64: does it run at all
   --xrun FILE     the xrun to measure (default $XRUN, else target/aarch64-unknown-linux-gnu/release/xrun)
 ";
@@ -40,6 +43,7 @@ struct Options {
     jobs: usize,
     json: PathBuf,
     smoke: bool,
+    gate: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.gate {
+        return gate::check(&options.bench, options.jobs);
+    }
     let wanted: Vec<&Row> = ROWS.iter().filter(|row| selected(row, &options)).collect();
     if wanted.is_empty() {
         eprintln!("bench: no row matches");
@@ -166,6 +173,7 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
         jobs: std::thread::available_parallelism().map_or(1, |n| n.get()),
         json: PathBuf::new(),
         smoke: false,
+        gate: false,
     };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -180,13 +188,14 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
             "--json" => json = Some(PathBuf::from(value()?)),
             "--fresh" => options.bench.fresh = true,
             "--smoke" => (options.smoke, options.qemu) = (true, false),
+            "--gate" => options.gate = true,
             "--xrun" => xrun = Some(value()?.into()),
             // Cargo says which kind of target it runs.
             "--bench" => {}
             _ => return Err(USAGE.to_string()),
         }
     }
-    options.bench.counter = counter(insn)?;
+    options.bench.counter = if options.gate { Counter::Log } else { counter(insn)? };
     options.bench.xrun =
         xrun.unwrap_or_else(|| options.bench.top.join("target/aarch64-unknown-linux-gnu/release/xrun"));
     let name = if options.smoke { "smoke.json" } else { "results.json" };

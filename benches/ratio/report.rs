@@ -67,7 +67,7 @@ impl Line {
 
 fn unit(bench: &Bench) -> &'static str {
     match bench.counter {
-        Counter::Plugin { .. } | Counter::Perf => "AArch64 instructions",
+        Counter::Plugin { .. } | Counter::Log | Counter::Perf => "AArch64 instructions",
         Counter::Absent => "nanoseconds",
     }
 }
@@ -75,6 +75,7 @@ fn unit(bench: &Bench) -> &'static str {
 pub fn head(bench: &Bench, qemu: bool) {
     match &bench.counter {
         Counter::Plugin { .. } => println!("counting AArch64 instructions with qemu's insn plugin, -cpu {}", bench.cpu),
+        Counter::Log => println!("counting AArch64 instructions in the log of qemu-aarch64-static, -cpu {}", bench.cpu),
         Counter::Perf => println!("counting AArch64 instructions in user space with perf stat"),
         Counter::Absent => println!(
             "no instruction counter: outputs are compared and WALL TIME is shown, which says little under an emulator;\n\

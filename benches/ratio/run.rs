@@ -1,14 +1,15 @@
 //! Builds the programs of a row, runs one side of it, and counts what it executed.
 //!
 //! Knows the three sides (native, qemu-x86_64, xrun), the emulator an x86_64 host needs around all
-//! of them, and the two counters. Knows nothing of ratios or tables.
+//! of them, and the counters. Knows nothing of ratios or tables.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use crate::rows::{Program, Row};
@@ -18,6 +19,8 @@ use crate::rows::{Program, Row};
 pub enum Counter {
     /// The `insn` plugin of a qemu-aarch64 built with plugins.
     Plugin { qemu: PathBuf, plugin: PathBuf },
+    /// The log of any qemu-aarch64, a line for each instruction: slow, but there where Debian is. For programs of one thread.
+    Log,
     /// The processor's own counter, on an AArch64 host.
     Perf,
     /// None: only outputs are compared, and wall time is shown.
@@ -118,6 +121,10 @@ impl Bench {
                 full.extend(["-d", "plugin", "-D"].map(OsString::from));
                 full.push((&count_file).into());
             }
+            Counter::Log => {
+                full.extend(["qemu-aarch64-static", "-cpu", &self.cpu, "-one-insn-per-tb"].map(OsString::from));
+                full.extend(["-d", "nochain,exec", "-D", "/proc/self/fd/2"].map(OsString::from));
+            }
             Counter::Perf => {
                 full.extend(["perf", "stat", "-x,", "-e", "instructions:u", "-o"].map(OsString::from));
                 full.push((&count_file).into());
@@ -129,13 +136,13 @@ impl Bench {
         }
         full.extend(argv);
         let start = Instant::now();
-        let done = Command::new(&full[0])
-            .args(&full[1..])
-            .env_clear()
-            .envs(env)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| format!("{:?}: {e}", full[0]))?;
+        let mut command = Command::new(&full[0]);
+        command.args(&full[1..]).env_clear().envs(env).stdin(Stdio::null());
+        let (done, logged) = match self.counter {
+            Counter::Log => counted(&mut command),
+            _ => command.output().map(|done| (done, 0)),
+        }
+        .map_err(|e| format!("{:?}: {e}", full[0]))?;
         let nanos = start.elapsed().as_nanos() as u64;
         match done.status.code() {
             Some(0) => {}
@@ -145,6 +152,7 @@ impl Bench {
         }
         let cost = match self.counter {
             Counter::Plugin { .. } => plugin_count(&count_file)?,
+            Counter::Log => logged,
             Counter::Perf => perf_count(&count_file)?,
             Counter::Absent => nanos,
         };
@@ -294,6 +302,7 @@ impl Bench {
             Counter::Plugin { qemu, .. } => modified(qemu).hash(&mut hash),
             Counter::Perf => 1u8.hash(&mut hash),
             Counter::Absent => 2u8.hash(&mut hash),
+            Counter::Log => 3u8.hash(&mut hash),
         }
         format!("{side:?}-{}-{:016x}", self.cpu, hash.finish())
     }
@@ -312,6 +321,28 @@ impl Bench {
         let _ = fs::create_dir_all(&dir);
         let _ = write_whole(&dir.join(key), &bytes);
     }
+}
+
+/// Runs `command` to its end and counts what qemu logs on its standard error; what else is said there stays in the output.
+fn counted(command: &mut Command) -> std::io::Result<(Output, u64)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut log = BufReader::with_capacity(1 << 20, child.stderr.take().expect("a pipe"));
+    let reader = std::thread::spawn(move || -> std::io::Result<(Vec<u8>, u64)> {
+        let (mut said, mut line, mut count) = (vec![], vec![], 0);
+        while log.read_until(b'\n', &mut line)? != 0 {
+            if line.starts_with(b"Trace ") {
+                count += 1;
+            } else {
+                said.extend_from_slice(&line);
+            }
+            line.clear();
+        }
+        Ok((said, count))
+    });
+    let mut done = child.wait_with_output()?;
+    let (said, count) = reader.join().expect("it does not panic")?;
+    done.stderr = said;
+    Ok((done, count))
 }
 
 /// `total insns: N` of the plugin's log; threads are in the sum.
