@@ -248,17 +248,38 @@ impl Region {
             .iter()
             .any(|x| x.i.mnemonic() == Mnemonic::Nop && x.i.memory_displacement32() & 0xffff_0000 == engine::VDSO_NOP);
         self.vdso = nops && f.code.is_vdso(entry);
-        for at in 0..if branches { self.insts.len() } else { 0 } {
+        if branches {
+            self.join(extent);
+        }
+        Ok(())
+    }
+
+    /// Finds the jumps that stay inside. What follows the last jump back is no part of the loop, and left out.
+    fn join(&mut self, extent: Extent) {
+        let mut loop_end = None;
+        for at in 0..self.insts.len() {
             let x = &self.insts[at];
             if let Some(t) = x.target
                 && x.flow != FlowControl::Call
                 && let Some(k) = self.index_of(t)
             {
-                self.insts[k].join = true;
                 self.insts[at].inside = Some(k as u16);
+                if k <= at {
+                    loop_end = Some(at);
+                }
             }
         }
-        Ok(())
+        if let (Extent::Loop, Some(last)) = (extent, loop_end) {
+            self.insts.truncate(last + 1);
+            self.insts[last].ends_run = true;
+        }
+        let n = self.insts.len();
+        for at in 0..n {
+            match self.insts[at].inside {
+                Some(k) if usize::from(k) < n => self.insts[usize::from(k)].join = true,
+                _ => self.insts[at].inside = None,
+            }
+        }
     }
 
     /// The index of the instruction that starts at `pc`.

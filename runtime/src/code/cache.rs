@@ -61,6 +61,10 @@ struct Tail {
     users: u32,
 }
 
+/// How often control goes round a loop before it is translated anew in one piece: that costs what some hundred rounds in small regions do, and most
+/// loops of a short run end before.
+const ROUNDS: u32 = 8;
+
 /// See the file's head.
 pub struct Cache {
     pub arena: Arena,
@@ -178,8 +182,11 @@ impl Cache {
         let Some((id, from)) = self.region_at(data) else {
             return self.entry(pc).map_or(Next::Unknown, Next::Known);
         };
-        if self.closes_loop(from, pc) {
-            return Next::Loop;
+        if let Some((host, region)) = self.closes_loop(from, pc) {
+            let rounds = &mut self.regions[region as usize].rounds;
+            *rounds += 1;
+            // Not linked yet, so that the next round is seen too.
+            return if *rounds < ROUNDS { Next::Known(host) } else { Next::Loop };
         }
         match self.entry(pc) {
             None => Next::Unknown,
@@ -317,12 +324,13 @@ impl Cache {
         !dead.is_empty()
     }
 
-    /// Whether an exit of `from` to `pc` goes back from further on, so that a larger region at `pc` would have the loop in one piece.
-    fn closes_loop(&self, from: &Region, pc: u64) -> bool {
+    /// The entry `pc` and its region, if an exit of `from` to it goes back from further on, so that a larger region there would have the loop in one piece.
+    fn closes_loop(&self, from: &Region, pc: u64) -> Option<(u64, RegionId)> {
         /// Farther than a region reaches, a backward jump is no loop that fits one.
         const REACH: u64 = 2048;
         let back = from.entries[0].guest.wrapping_sub(pc) < REACH;
-        back && self.entries.get(&pc).is_some_and(|e| self.regions[e.1 as usize].extent == Extent::Cold)
+        let &entry = self.entries.get(&pc).filter(|_| back)?;
+        (self.regions[entry.1 as usize].extent == Extent::Cold).then_some(entry)
     }
 
     /// A better region for the same entry exists: links that lead to this one are to be found anew. It stays valid for threads and return

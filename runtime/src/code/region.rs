@@ -50,6 +50,8 @@ pub struct Region {
     /// Threads told to leave it at their next boundary and not yet out: until they are, its exits stay unlinked.
     pub stopping: u32,
     pub extent: Extent,
+    /// How often control came back to it as to the head of a loop.
+    pub rounds: u32,
     pub entries: Box<[Point]>,
     pub landings: Box<[Point]>,
     pub links: Box<[Link]>,
@@ -115,6 +117,7 @@ impl Region {
             alive: true,
             stopping: 0,
             extent,
+            rounds: 0,
             entries: t.entries.iter().map(point).collect(),
             landings: t.landings.iter().map(point).collect(),
             links,
