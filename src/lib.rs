@@ -82,23 +82,25 @@ impl Translator {
 
 /// Lowers the whole region once.
 fn lower_all(cx: &mut Cx<'_>) {
-    let facts = cx.facts;
+    let (insts, fuse) = (&cx.region.insts[..], &cx.facts.fuse[..]);
     let mut next = 0;
-    while next < cx.region.insts.len() {
+    while let (Some(x), Some(&how)) = (insts.get(next), fuse.get(next)) {
         let at = next;
         next += 1;
-        if facts.fuse[at] != Fuse::Done {
-            cx.begin(at);
-            if !cx.fp_traps && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
-                next += std::mem::take(&mut cx.skip);
-                cx.leave_run(next - 1);
-            } else if facts.fuse[at] == Fuse::Alone || !cx.lower_fused() {
-                lower_one(cx, at);
-                next += std::mem::take(&mut cx.skip);
-                if next == at + 1 && facts.fuse.get(next) == Some(&Fuse::Done) {
-                    cx.begin(next);
-                    lower_one(cx, next);
-                }
+        if how == Fuse::Done {
+            continue;
+        }
+        cx.begin(at);
+        let vector = x.i.op0_register().is_xmm() && !cx.fp_traps;
+        if vector && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
+            next += std::mem::take(&mut cx.skip);
+            cx.leave_run(next - 1);
+        } else if how == Fuse::Alone || !cx.lower_fused() {
+            lower_one(cx, at);
+            next += std::mem::take(&mut cx.skip);
+            if next == at + 1 && fuse.get(next) == Some(&Fuse::Done) {
+                cx.begin(next);
+                lower_one(cx, next);
             }
         }
     }

@@ -7,6 +7,13 @@ use super::{Masm, Sz, V, X};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label(pub(super) u32);
 
+impl Label {
+    /// Whether it is one of the first `n` made.
+    pub fn is_of(self, n: u32) -> bool {
+        self.0 < n
+    }
+}
+
 /// Condition codes (Arm ARM, C1.2.4), by encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -106,6 +113,11 @@ impl Masm {
     pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() as u32 - 1)
+    }
+
+    /// How many labels there are.
+    pub fn labels(&self) -> u32 {
+        self.labels.len() as u32
     }
 
     /// Binds `label` to the next word.

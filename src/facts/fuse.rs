@@ -7,8 +7,8 @@
 //! - SETcc and the MOVZX of its result; SETcc into a register known to be zero.
 //! - Division with RDX known to extend RAX. Two pushes, two pops.
 
-use crate::guest::{Flags, Region};
-use iced_x86::{ConditionCode, Instruction, Mnemonic, Mnemonic as M, OpKind, Register};
+use crate::guest::{Flags, Region, Role};
+use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -52,20 +52,15 @@ pub fn find(region: &Region, live_out: &[Flags], fuse: &mut Vec<Fuse>, known: &m
     fuse.resize(n, Fuse::Alone);
     known.clear();
     known.resize(n, Known::Nothing);
-    for at in 0..n {
-        let i = &region.insts[at].i;
-        let m = i.mnemonic();
-        // Most instructions are none of these.
-        let setcc = is_setcc(m);
-        let copy = m == Mnemonic::Mov && i.op1_kind() == OpKind::Register && i.op0_kind() == OpKind::Register;
-        let leads = copy || setcc || matches!(m, M::Test | M::Cmp | M::Bt | M::Push | M::Pop | M::Div | M::Idiv);
-        if !leads {
-            continue;
-        }
-        if matches!(m, M::Div | M::Idiv) {
-            known[at] = dividend(region, at);
-        } else if setcc && zero_before(region, at) {
-            known[at] = Known::Zero;
+    for (at, x) in region.insts.iter().enumerate() {
+        let (i, role) = (&x.i, x.role);
+        match role {
+            // Most instructions are none of these.
+            Role::Other | Role::Nop => continue,
+            Role::Move if i.op1_kind() != OpKind::Register || i.op0_kind() != OpKind::Register => continue,
+            Role::Divide => known[at] = dividend(region, at),
+            Role::Set if zero_before(region, at) => known[at] = Known::Zero,
+            _ => {}
         }
         if fuse[at] != Fuse::Alone {
             continue;
@@ -74,43 +69,25 @@ pub fn find(region: &Region, live_out: &[Flags], fuse: &mut Vec<Fuse>, known: &m
             continue;
         };
         let j = &region.insts[next].i;
-        match m {
-            M::Mov => {
+        match role {
+            Role::Move => {
                 if let Some(k) = use_of_copy(region, at, fuse) {
                     fuse[at] = Fuse::Deferred;
                     fuse[k] = Fuse::Reads(i.op0_register().full_register(), i.op1_register().full_register());
                 }
             }
-            M::Test | M::Cmp | M::Bt if branch_on(i, j, live_out[next]) => {
+            Role::Compare
+                if region.insts[next].flow == FlowControl::ConditionalBranch && branch_on(i, j, live_out[next]) =>
+            {
                 (fuse[at], fuse[next]) = (Fuse::WithBranch, Fuse::Done);
             }
-            M::Push | M::Pop if pair(i, j) => (fuse[at], fuse[next]) = (Fuse::Pair, Fuse::Done),
-            _ if setcc && widens(i, j) => (fuse[at], fuse[next]) = (Fuse::SetWiden, Fuse::Done),
+            Role::Stack if region.insts[next].role == Role::Stack && pair(i, j) => {
+                (fuse[at], fuse[next]) = (Fuse::Pair, Fuse::Done);
+            }
+            Role::Set if widens(i, j) => (fuse[at], fuse[next]) = (Fuse::SetWiden, Fuse::Done),
             _ => {}
         }
     }
-}
-
-fn is_setcc(m: Mnemonic) -> bool {
-    matches!(
-        m,
-        M::Seto
-            | M::Setno
-            | M::Setb
-            | M::Setae
-            | M::Sete
-            | M::Setne
-            | M::Setbe
-            | M::Seta
-            | M::Sets
-            | M::Setns
-            | M::Setp
-            | M::Setnp
-            | M::Setl
-            | M::Setge
-            | M::Setle
-            | M::Setg
-    )
 }
 
 fn is_register(i: &Instruction, n: u32) -> bool {

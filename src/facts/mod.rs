@@ -56,10 +56,8 @@ impl Facts {
         // Without a loop one pass, from the end, sees every successor before its user.
         let mut loops = false;
         // Successors outside the region do not change from pass to pass: look at them once.
-        for (at, x) in region.insts.iter().enumerate() {
-            if x.flow == FlowControl::Next && !x.ends_run {
-                continue;
-            }
+        for at in region.exits.iter().map(|&at| usize::from(at)) {
+            let x = &insts[at];
             let leaves = region.falls_to(at).is_none();
             if let Some(k) = x.inside {
                 loops |= usize::from(k) <= at;
@@ -92,14 +90,17 @@ impl Facts {
             let mut next = Flags::empty();
             for at in (0..n).rev() {
                 let x = &insts[at];
-                let mut out = live_out[at] | live_target[at];
-                if !x.ends_run && matches!(x.flow, FlowControl::Next | FlowControl::ConditionalBranch) {
-                    out |= next;
-                }
-                if let Some(k) = x.inside {
-                    let target = live_in[usize::from(k)];
-                    live_target[at] = target;
-                    out |= target;
+                let mut out = next;
+                if x.flow != FlowControl::Next || x.ends_run {
+                    out = live_out[at] | live_target[at];
+                    if !x.ends_run && x.flow == FlowControl::ConditionalBranch {
+                        out |= next;
+                    }
+                    if let Some(k) = x.inside {
+                        let target = live_in[usize::from(k)];
+                        live_target[at] = target;
+                        out |= target;
+                    }
                 }
                 live_out[at] = out;
                 let live = out.difference(x.flags.kills) | x.flags.reads;

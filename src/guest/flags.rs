@@ -1,9 +1,12 @@
-//! Status flags as sets, and which of them an instruction reads, certainly overwrites, or may change.
+//! Status flags as sets, and which of them an instruction reads, certainly overwrites, or may change; with the rest of what is asked of every instruction
+//! before it is lowered, since nearly always its code alone answers all of it.
 
 use bitflags::bitflags;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
+use iced_x86::{
+    Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits,
+};
 
 bitflags! {
     /// The six status flags (SDM vol. 1, 3.4.3.1). Bit order is our own.
@@ -41,26 +44,98 @@ fn from_iced(bits: u32) -> Flags {
     f
 }
 
-/// Effects by instruction code, found once. 0: not yet; else bit 24 and reads, kills, writes, a byte each.
+/// What an instruction may be to its neighbours, by its mnemonic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Role {
+    #[default]
+    Other,
+    Move,
+    /// TEST, CMP, BT.
+    Compare,
+    /// SETcc.
+    Set,
+    /// PUSH, POP.
+    Stack,
+    /// DIV, IDIV.
+    Divide,
+    /// NOP with a ModRM byte or without.
+    Nop,
+}
+
+impl Role {
+    fn of(i: &Instruction) -> Role {
+        use Mnemonic::*;
+        match i.mnemonic() {
+            Mov => Role::Move,
+            Test | Cmp | Bt => Role::Compare,
+            Push | Pop => Role::Stack,
+            Div | Idiv => Role::Divide,
+            Nop => Role::Nop,
+            Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp | Setnp | Setl | Setge
+            | Setle | Setg => Role::Set,
+            _ => Role::Other,
+        }
+    }
+}
+
+/// What is asked of every instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Traits {
+    pub flags: FlagEffect,
+    pub flow: FlowControl,
+    pub role: Role,
+}
+
+/// Traits by instruction code, found once. 0: not yet; else reads, kills, writes, a byte each, flow and role, four and three bits, and [`NOTED`].
 static KNOWN: [AtomicU32; CODES] = [const { AtomicU32::new(0) }; CODES];
 const CODES: usize = 5120;
+const NOTED: u32 = 1 << 31;
+/// By number.
+const FLOWS: [FlowControl; 10] = {
+    use FlowControl::*;
+    [
+        Next,
+        UnconditionalBranch,
+        IndirectBranch,
+        ConditionalBranch,
+        Return,
+        Call,
+        IndirectCall,
+        Interrupt,
+        XbeginXabortXend,
+        Exception,
+    ]
+};
+const ROLES: [Role; 8] = {
+    use Role::*;
+    [Other, Move, Compare, Set, Stack, Divide, Nop, Other]
+};
 
-impl FlagEffect {
-    /// The effect of `i`, from the table where its code alone decides it.
+impl Traits {
     #[inline]
-    pub fn of(i: &Instruction) -> FlagEffect {
-        let v = KNOWN.get(i.code() as usize).map_or(0, |slot| slot.load(Relaxed));
-        if v != 0 {
-            let flags = |n: u32| Flags::from_bits_retain((v >> n) as u8 & 0x3f);
-            return FlagEffect { reads: flags(0), kills: flags(8), writes: flags(16) };
+    pub fn of(i: &Instruction) -> Traits {
+        Traits::noted(i.code()).unwrap_or_else(|| Traits::find_and_note(i))
+    }
+
+    /// Those of every instruction with this code, if they are known and its code alone decides them.
+    #[inline]
+    pub fn noted(code: Code) -> Option<Traits> {
+        let v = KNOWN.get(code as usize)?.load(Relaxed);
+        if v & NOTED == 0 {
+            return None;
         }
-        Self::find_and_note(i)
+        let flags = |n: u32| Flags::from_bits_retain((v >> n) as u8 & 0x3f);
+        Some(Traits {
+            flags: FlagEffect { reads: flags(0), kills: flags(8), writes: flags(16) },
+            flow: FLOWS[((v >> 24 & 15) as usize).min(FLOWS.len() - 1)],
+            role: ROLES[(v >> 28 & 7) as usize],
+        })
     }
 
     #[inline(never)]
-    fn find_and_note(i: &Instruction) -> FlagEffect {
-        let e = Self::find(i);
-        let Some(slot) = KNOWN.get(i.code() as usize) else { return e };
+    fn find_and_note(i: &Instruction) -> Traits {
+        let t = Traits { flags: FlagEffect::of(i), flow: i.flow_control(), role: Role::of(i) };
+        let Some(slot) = KNOWN.get(i.code() as usize) else { return t };
         // A shift's effect depends on its immediate, a string compare's on its prefix.
         let shift = matches!(
             i.mnemonic(),
@@ -78,13 +153,16 @@ impl FlagEffect {
         let by_code = !shift || i.op_kind(i.op_count() - 1) != OpKind::Immediate8;
         if by_code && !i.has_rep_prefix() && !i.has_repne_prefix() && !i.is_string_instruction() {
             let bits = |f: Flags, n: u32| u32::from(f.bits()) << n;
-            slot.store(1 << 24 | bits(e.reads, 0) | bits(e.kills, 8) | bits(e.writes, 16), Relaxed);
+            let effect = bits(t.flags.reads, 0) | bits(t.flags.kills, 8) | bits(t.flags.writes, 16);
+            slot.store(NOTED | effect | (t.flow as u32) << 24 | (t.role as u32) << 28, Relaxed);
         }
-        e
+        t
     }
+}
 
+impl FlagEffect {
     /// The effect of `i`. An instruction that leaves to the kernel, or traps, reads all flags: they become visible there.
-    fn find(i: &Instruction) -> FlagEffect {
+    pub fn of(i: &Instruction) -> FlagEffect {
         let reads = from_iced(i.rflags_read());
         let writes = from_iced(i.rflags_modified());
         match i.mnemonic() {
@@ -160,4 +238,29 @@ pub fn written_gprs(i: &Instruction) -> u32 {
         }
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_what_was_found() {
+        for (n, flow) in FLOWS.into_iter().enumerate() {
+            assert_eq!(flow as usize, n);
+        }
+        for code in [
+            Code::Setb_rm8,
+            Code::Ud2,
+            Code::Jb_rel8_64,
+            Code::Adc_rm32_r32,
+            Code::Pop_r64,
+            Code::Nopw,
+            Code::Bt_rm16_r16,
+        ] {
+            let mut i = Instruction::default();
+            i.set_code(code);
+            assert_eq!(Traits::find_and_note(&i), Traits::noted(code).unwrap());
+        }
+    }
 }

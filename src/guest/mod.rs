@@ -4,5 +4,5 @@ pub mod flags;
 mod quick;
 pub mod region;
 
-pub use flags::{Flags, written_gprs};
+pub use flags::{Flags, Role, written_gprs};
 pub use region::{Fetcher, Inst, Region};

@@ -4,7 +4,7 @@
 //! going on at the lowest forward target seen, within a window. Backward jumps to instructions of the region make loops.
 //! Invariant: instructions are sorted by address and do not overlap; `insts[0]` is the entry.
 
-use super::flags::{FlagEffect, Flags};
+use super::flags::{FlagEffect, Flags, Role, Traits};
 use super::quick;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use std::ops::Range;
@@ -34,6 +34,7 @@ pub struct Inst {
     pub i: Instruction,
     pub flags: FlagEffect,
     pub flow: FlowControl,
+    pub role: Role,
     /// Where a direct branch or call goes.
     pub target: Option<u64>,
     /// The index of the instruction a direct branch goes to, when that is in the region.
@@ -51,6 +52,8 @@ pub struct Inst {
 pub struct Region {
     pub entry: u64,
     pub insts: Vec<Inst>,
+    /// Indices of those after which control may go elsewhere than on.
+    pub exits: Vec<u16>,
     /// Guest bytes read.
     pub depends: Vec<Range<u64>>,
     /// It lies in the vDSO, and has NOPs that mean something there.
@@ -188,19 +191,29 @@ impl Region {
     pub fn find_again(&mut self, entry: u64, extent: Extent, f: &mut Fetcher<'_>) -> Result<(), TranslateError> {
         let limit = limits(extent);
         self.entry = entry;
-        let (insts, depends) = (&mut self.insts, &mut self.depends);
+        let (insts, exits, depends) = (&mut self.insts, &mut self.exits, &mut self.depends);
         insts.clear();
+        exits.clear();
         depends.clear();
         // Where forward jumps go that the region may take in.
         let mut ahead: Vec<u64> = Vec::new();
         let (mut pc, mut run_start) = (entry, entry);
-        let mut branches = false;
+        let (mut branches, mut nops) = (false, false);
         loop {
             insts.push(Inst::default());
             let n = insts.len();
             let x = &mut insts[n - 1];
-            let mut done = false;
             let found = f.decode(pc, &mut x.i);
+            if found {
+                let t = Traits::of(&x.i);
+                (x.flags, x.flow, x.role) = (t.flags, t.flow, t.role);
+                if t.flow == FlowControl::Next && n < limit.insts {
+                    pc = x.i.next_ip();
+                    nops |= t.role == Role::Nop && is_vdso_nop(&x.i);
+                    continue;
+                }
+            }
+            let mut done = false;
             let why = if found && x.i.is_invalid() { f.why_invalid(pc) } else { Invalid::Undefined };
             x.too_long = why == Invalid::TooLong;
             let missing = match why {
@@ -208,13 +221,13 @@ impl Region {
                 _ => (!found).then_some(pc),
             };
             if missing.is_none() {
-                x.flags = FlagEffect::of(&x.i);
-                x.flow = x.i.flow_control();
+                exits.push(n as u16 - 1);
                 x.target = near_target(&x.i, x.flow);
                 let full = n >= limit.insts || n >= limit.soft && x.flow != FlowControl::Next;
                 done = full || x.i.is_invalid();
                 x.ends_run = done || ends_run(&x.i, x.flow);
                 pc = x.i.next_ip();
+                nops |= is_vdso_nop(&x.i);
                 if let Some(t) = x.target
                     && x.flow != FlowControl::Call
                 {
@@ -232,6 +245,9 @@ impl Region {
                     None => return Err(TranslateError::Fetch(missing.unwrap_or(pc))),
                     Some(last) => last.ends_run = true,
                 }
+                if exits.last() != Some(&(n as u16 - 2)) {
+                    exits.push(n as u16 - 2);
+                }
                 // A jump to bytes that are not there: it leaves the region.
                 ahead.retain(|&t| t != pc);
             }
@@ -243,10 +259,6 @@ impl Region {
             run_start = pc;
         }
         // Only there do its long NOPs mean something.
-        let nops = self
-            .insts
-            .iter()
-            .any(|x| x.i.mnemonic() == Mnemonic::Nop && x.i.memory_displacement32() & 0xffff_0000 == engine::VDSO_NOP);
         self.vdso = nops && f.code.is_vdso(entry);
         if branches {
             self.join(extent);
@@ -257,27 +269,29 @@ impl Region {
     /// Finds the jumps that stay inside. What follows the last jump back is no part of the loop, and left out.
     fn join(&mut self, extent: Extent) {
         let mut loop_end = None;
-        for at in 0..self.insts.len() {
-            let x = &self.insts[at];
+        for n in 0..self.exits.len() {
+            let at = self.exits[n];
+            let x = &self.insts[usize::from(at)];
             if let Some(t) = x.target
                 && x.flow != FlowControl::Call
                 && let Some(k) = self.index_of(t)
             {
-                self.insts[at].inside = Some(k as u16);
-                if k <= at {
+                self.insts[usize::from(at)].inside = Some(k as u16);
+                if k as u16 <= at {
                     loop_end = Some(at);
                 }
             }
         }
         if let (Extent::Loop, Some(last)) = (extent, loop_end) {
-            self.insts.truncate(last + 1);
-            self.insts[last].ends_run = true;
+            self.insts.truncate(usize::from(last) + 1);
+            self.insts[usize::from(last)].ends_run = true;
+            self.exits.retain(|&at| at <= last);
         }
         let n = self.insts.len();
-        for at in 0..n {
-            match self.insts[at].inside {
-                Some(k) if usize::from(k) < n => self.insts[usize::from(k)].join = true,
-                _ => self.insts[at].inside = None,
+        for &at in &self.exits {
+            match self.insts[usize::from(at)].inside.map(usize::from) {
+                Some(k) if k < n => self.insts[k].join = true,
+                _ => self.insts[usize::from(at)].inside = None,
             }
         }
     }
@@ -295,6 +309,11 @@ impl Region {
     pub fn falls_to(&self, at: usize) -> Option<usize> {
         (!self.insts[at].ends_run && at + 1 < self.insts.len()).then_some(at + 1)
     }
+}
+
+/// Whether `i` has a meaning in the vDSO.
+fn is_vdso_nop(i: &Instruction) -> bool {
+    i.mnemonic() == Mnemonic::Nop && i.memory_displacement32() & 0xffff_0000 == engine::VDSO_NOP
 }
 
 /// Control never reaches the next instruction, or only by way of the runtime.
@@ -344,11 +363,10 @@ fn look(
                 break None;
             }
             *budget -= 1;
-            let e = FlagEffect::of(&i);
+            let Traits { flags, flow, .. } = Traits::of(&i);
             at = i.next_ip();
-            needed |= e.reads & unknown;
-            unknown &= !(e.kills | e.reads);
-            let flow = i.flow_control();
+            needed |= flags.reads & unknown;
+            unknown &= !(flags.kills | flags.reads);
             if unknown.is_empty() || flow != FlowControl::Next {
                 break Some(flow);
             }

@@ -123,6 +123,7 @@ const fn join() -> [Option<Row>; MNEMONICS] {
 static TABLE: [Option<Row>; MNEMONICS] = join();
 
 /// The row of a mnemonic, if there is one.
+#[inline]
 pub fn row(m: Mnemonic) -> Option<&'static Row> {
     TABLE.get(m as usize)?.as_ref()
 }
@@ -140,6 +141,7 @@ pub fn declined(region: &Region, facts: &Facts, host: HostFeatures, ordering: Or
 }
 
 /// The function that lowers `i`, if it has a row.
+#[inline]
 pub fn lowering(i: &Instruction) -> Option<Lower> {
     let row = row(i.mnemonic())?;
     Some(if mmx::touches(i) {

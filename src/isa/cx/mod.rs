@@ -289,7 +289,7 @@ impl<'a> Cx<'a> {
 
     fn try_lower(&mut self, f: &impl Fn(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
-        let (at, tmp, routines, uppers) = (self.at, self.tmp, (self.nan_routines, self.x87_routines), self.uppers);
+        let (at, tmp, uppers, labels) = (self.at, self.tmp, self.uppers, self.m.labels());
         self.short_of_scratch = false;
         self.watch = None;
         let mut done = f(self);
@@ -301,7 +301,10 @@ impl<'a> Cx<'a> {
             self.cold.truncate(cold);
             self.result.marks.truncate(marks);
             self.flags = flags;
-            (self.at, self.tmp, (self.nan_routines, self.x87_routines), self.uppers) = (at, tmp, routines, uppers);
+            (self.at, self.tmp, self.uppers) = (at, tmp, uppers);
+            for routine in self.nan_routines.iter_mut().chain(&mut self.x87_routines) {
+                *routine = routine.filter(|l| l.is_of(labels));
+            }
             self.vtmp = 0;
             self.mm = [None; 8];
         }
@@ -339,6 +342,7 @@ impl<'a> Cx<'a> {
     }
 
     /// After instruction `at`: leaves the region if control goes on outside it.
+    #[inline]
     pub(crate) fn leave_run(&mut self, at: usize) {
         let x = &self.region.insts[at];
         if x.ends_run && matches!(x.flow, FlowControl::Next | FlowControl::ConditionalBranch) {
@@ -349,11 +353,11 @@ impl<'a> Cx<'a> {
 
     /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
     pub(crate) fn begin(&mut self, at: usize) {
-        self.at = at;
-        self.tmp = 0;
-        self.vtmp = 0;
-        self.homes_off = false;
         if self.region.insts[at].join {
+            self.at = at;
+            self.tmp = 0;
+            self.vtmp = 0;
+            self.homes_off = false;
             self.canonical(self.facts.live_in[at]);
             let reached = at == 0 || !self.region.insts[at - 1].ends_run;
             self.join_uppers(reached);
@@ -364,6 +368,7 @@ impl<'a> Cx<'a> {
     }
 
     /// As [`Cx::begin`], at an instruction nothing jumps to, or once more at one that was begun already.
+    #[inline]
     fn reopen(&mut self, at: usize) {
         self.at = at;
         self.tmp = 0;
