@@ -67,6 +67,8 @@ struct Window {
     buf: [u8; WINDOW],
     start: u64,
     len: usize,
+    /// How many instructions can start here with [`quick::READABLE`] bytes to each.
+    starts: u64,
 }
 
 impl Window {
@@ -74,8 +76,15 @@ impl Window {
     fn at(&self, pc: u64) -> Option<&[u8]> {
         let have = pc.wrapping_sub(self.start);
         // Nothing follows a window that could not be filled.
-        let last = if self.len < WINDOW { self.len } else { WINDOW - quick::READABLE + 1 };
-        (have < last as u64).then(|| &self.buf[have as usize..self.len])
+        let last = if self.len < WINDOW { self.len as u64 } else { self.starts };
+        (have < last).then(|| &self.buf[have as usize..self.len])
+    }
+
+    /// The bytes from `pc` on, if there are as many as the tables want.
+    #[inline]
+    fn enough(&self, pc: u64) -> Option<&[u8; quick::READABLE]> {
+        let have = pc.wrapping_sub(self.start);
+        if have < self.starts { self.buf.get(have as usize..)?.first_chunk() } else { None }
     }
 }
 
@@ -89,33 +98,50 @@ pub struct Fetcher<'a> {
 
 impl<'a> Fetcher<'a> {
     pub fn new(code: &'a dyn GuestCode) -> Self {
-        let empty = || Window { buf: [0; WINDOW], start: 0, len: 0 };
+        let empty = || Window { buf: [0; WINDOW], start: 0, len: 0, starts: 0 };
         Fetcher { code, windows: [empty(), empty()], recent: 0 }
     }
 
     /// Decodes the instruction at `pc`. False when not one byte of it can be fetched.
+    #[inline]
     fn decode(&mut self, pc: u64, i: &mut Instruction) -> bool {
-        let w = &self.windows[self.recent & 1];
-        if let Some(bytes) = w.at(pc)
-            && let Some(enough) = bytes.first_chunk()
-            && quick::decode(enough, pc, i)
-        {
-            return true;
-        }
-        self.decode_any(pc, i)
+        let enough = self.windows[self.recent & 1].enough(pc);
+        enough.is_some_and(|bytes| quick::decode(bytes, pc, i)) || self.decode_any(pc, i)
     }
 
-    /// The same, whatever the instruction is and wherever its bytes are.
-    #[inline(never)]
-    fn decode_any(&mut self, pc: u64, i: &mut Instruction) -> bool {
+    /// Traits of the instruction at `pc`, where the next one starts, and where it goes if it is a direct branch. `None` when not one byte of it can be fetched.
+    fn scan(&mut self, pc: u64) -> Option<(Traits, u64, Option<u64>)> {
+        if self.windows[self.recent & 1].enough(pc).is_none() {
+            self.fetch(pc);
+        }
+        if let Some(s) = self.windows[self.recent & 1].enough(pc).and_then(quick::scan) {
+            let next = pc.wrapping_add(s.len as u64);
+            return Some((s.traits, next, s.branch.map(|b| next.wrapping_add_signed(b))));
+        }
+        let mut i = Instruction::default();
+        self.decode_any(pc, &mut i).then(|| {
+            let traits = Traits::of(&i);
+            (traits, i.next_ip(), near_target(&i, traits.flow))
+        })
+    }
+
+    /// Has the window used last hold the bytes at `pc`, as far as they can be fetched.
+    fn fetch(&mut self, pc: u64) {
         if self.windows[self.recent & 1].at(pc).is_none() {
             self.recent ^= 1;
             let w = &mut self.windows[self.recent & 1];
             if w.at(pc).is_none() {
                 w.len = self.code.fetch(pc, &mut w.buf);
                 w.start = pc;
+                w.starts = (w.len + 1).saturating_sub(quick::READABLE) as u64;
             }
         }
+    }
+
+    /// As [`Fetcher::decode`], whatever the instruction is and wherever its bytes are.
+    #[inline(never)]
+    fn decode_any(&mut self, pc: u64, i: &mut Instruction) -> bool {
+        self.fetch(pc);
         let Some(bytes) = self.windows[self.recent & 1].at(pc) else { return false };
         if !bytes.first_chunk().is_some_and(|enough| quick::decode(enough, pc, i)) {
             decoder(bytes, pc).decode_out(i);
@@ -266,7 +292,7 @@ impl Region {
         Ok(())
     }
 
-    /// Finds the jumps that stay inside. What follows the last jump back is no part of the loop, and left out.
+    /// Finds the jumps that stay inside. What follows the last jump back is no part of the loop, and left out but for straight code.
     fn join(&mut self, extent: Extent) {
         let mut loop_end = None;
         for n in 0..self.exits.len() {
@@ -282,7 +308,8 @@ impl Region {
                 }
             }
         }
-        if let (Extent::Loop, Some(last)) = (extent, loop_end) {
+        if let (Extent::Loop, Some(end)) = (extent, loop_end) {
+            let last = self.exits.iter().copied().find(|&at| at > end).unwrap_or(end);
             self.insts.truncate(usize::from(last) + 1);
             self.insts[usize::from(last)].ends_run = true;
             self.exits.retain(|&at| at <= last);
@@ -354,29 +381,28 @@ fn look(
     depends: &mut Vec<Range<u64>>,
 ) -> Flags {
     let mut needed = Flags::empty();
-    let mut i = Instruction::default();
     loop {
         let from = at;
         // Straight on, then where to.
-        let flow = loop {
-            if *budget == 0 || !f.decode(at, &mut i) {
+        let end = loop {
+            if *budget == 0 {
                 break None;
             }
+            let Some((Traits { flags, flow, .. }, next, target)) = f.scan(at) else { break None };
             *budget -= 1;
-            let Traits { flags, flow, .. } = Traits::of(&i);
-            at = i.next_ip();
+            at = next;
             needed |= flags.reads & unknown;
             unknown &= !(flags.kills | flags.reads);
             if unknown.is_empty() || flow != FlowControl::Next {
-                break Some(flow);
+                break Some((flow, target));
             }
         };
         add_range(depends, from..at);
-        let Some(flow) = flow else { return needed | unknown };
+        let Some(end) = end else { return needed | unknown };
         if unknown.is_empty() {
             return needed;
         }
-        match (flow, near_target(&i, flow)) {
+        match end {
             (FlowControl::UnconditionalBranch | FlowControl::Call, Some(t)) => at = t,
             (FlowControl::ConditionalBranch, Some(t)) => {
                 needed |= look(t, unknown, budget, f, depends);
