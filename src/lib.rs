@@ -36,7 +36,7 @@ pub mod isa;
 pub mod listing;
 
 use facts::Fuse;
-use guest::{Fetcher, Region};
+use guest::{Fetcher, Inst, Region};
 use host::HostFeatures;
 use isa::cx::Buffers;
 use isa::{Cx, Decline};
@@ -90,17 +90,21 @@ fn lower_all(cx: &mut Cx<'_>) {
         if how == Fuse::Done {
             continue;
         }
-        cx.begin(at);
+        cx.begin(at, x);
         let vector = x.i.op0_register().is_xmm() && !cx.fp_traps;
         if vector && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
             next += std::mem::take(&mut cx.skip);
             cx.leave_run(next - 1);
         } else if how == Fuse::Alone || !cx.lower_fused() {
-            lower_one(cx, at);
+            lower_one(cx, at, x);
             next += std::mem::take(&mut cx.skip);
-            if next == at + 1 && fuse.get(next) == Some(&Fuse::Done) {
-                cx.begin(next);
-                lower_one(cx, next);
+            // Fused, but refused as that: each alone.
+            if how != Fuse::Alone
+                && next == at + 1
+                && let (Some(x), Some(Fuse::Done)) = (insts.get(next), fuse.get(next))
+            {
+                cx.begin(next, x);
+                lower_one(cx, next, x);
             }
         }
     }
@@ -110,15 +114,14 @@ fn lower_all(cx: &mut Cx<'_>) {
 /// Lowers instruction `at`, which was opened, fused or by its row.
 pub(crate) fn lower_opened(cx: &mut Cx<'_>, at: usize) {
     if !cx.lower_fused() {
-        lower_one(cx, at);
+        lower_one(cx, at, &cx.region.insts[at]);
     }
 }
 
-/// Lowers instruction `at` by its row, on its own.
-fn lower_one(cx: &mut Cx<'_>, at: usize) {
-    let region = cx.region;
-    let i = &region.insts[at].i;
-    let done = if region.insts[at].too_long {
+/// Lowers instruction `at`, which is `x`, by its row, on its own.
+fn lower_one(cx: &mut Cx<'_>, at: usize, x: &Inst) {
+    let i = &x.i;
+    let done = if x.too_long {
         cx.trap(Trap::GeneralProtection, i.ip());
         Ok(())
     } else if i.is_invalid() {
@@ -133,6 +136,7 @@ fn lower_one(cx: &mut Cx<'_>, at: usize) {
     match done {
         Err(Decline::Undefined) => cx.trap(Trap::Undefined, i.ip()),
         Err(Decline::Unsupported(_)) => cx.trap(Trap::Unsupported, i.ip()),
+        Ok(()) if cx.skip == 0 => cx.leave_run_of(at, x),
         Ok(()) => cx.leave_run(at + cx.skip),
     }
 }

@@ -51,6 +51,7 @@ pub enum Addr {
 }
 
 /// Emits words into a buffer; labels and the literal pool are resolved by [`Masm::finish`].
+#[derive(Default)]
 pub struct Masm {
     a: words::Words,
     labels: Vec<Option<u32>>,
@@ -58,20 +59,9 @@ pub struct Masm {
     literals: Vec<(u64, Label)>,
 }
 
-impl Default for Masm {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Masm {
     pub fn new() -> Masm {
-        Masm {
-            a: words::Words::with_capacity(512),
-            labels: Vec::with_capacity(64),
-            fixups: Vec::with_capacity(64),
-            literals: Vec::new(),
-        }
+        Masm::default()
     }
 
     /// Gives memory for words, of code that is not used any more.

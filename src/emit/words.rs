@@ -3,6 +3,7 @@
 use dynasmrt::{AssemblyOffset, DynasmApi};
 
 /// Words, and the bytes of one not yet whole.
+#[derive(Default)]
 pub(crate) struct Words {
     words: Vec<u32>,
     partial: u32,
@@ -10,10 +11,6 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    pub fn with_capacity(words: usize) -> Words {
-        Words { words: Vec::with_capacity(words), partial: 0, bits: 0 }
-    }
-
     /// With nothing in it yet, in the memory of `words`.
     pub fn reusing(mut words: Vec<u32>) -> Words {
         words.clear();

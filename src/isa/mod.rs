@@ -136,7 +136,7 @@ pub fn declined(region: &Region, facts: &Facts, host: HostFeatures, ordering: Or
     }
     let Some(lower) = lowering(&i) else { return Some(Decline::Unsupported("no row")) };
     let mut cx = Cx::new(region, facts, host, ordering, &mut cx::Buffers::default());
-    cx.begin(0);
+    cx.begin(0, &region.insts[0]);
     cx.lower(|cx| lower(cx, &i)).err()
 }
 

@@ -9,6 +9,7 @@ use super::branch;
 use super::region::{Link, NONE, Point, Region, RegionId};
 use super::unaligned;
 use crate::engine::{Entry, Extent, Mark, Translation};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -63,7 +64,7 @@ struct Tail {
 
 /// How often control goes round a loop before it is translated anew in one piece: that costs what some hundred rounds in small regions do, and most
 /// loops of a short run end before.
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 24;
 
 /// See the file's head.
 pub struct Cache {
@@ -75,6 +76,8 @@ pub struct Cache {
     /// Guest page number -> regions made from it.
     pages: AddrMap<Vec<RegionId>>,
     tails: Vec<Tail>,
+    /// The region that was asked for last: an exit is followed and then linked.
+    recent: Cell<RegionId>,
     pub stats: Stats,
 }
 
@@ -119,6 +122,7 @@ impl Cache {
             entries: AddrMap::default(),
             pages: AddrMap::default(),
             tails: Vec::new(),
+            recent: Cell::new(0),
             stats: Stats::default(),
         }
     }
@@ -135,8 +139,13 @@ impl Cache {
 
     /// The region host address `pc` is in.
     pub fn region_at(&self, pc: u64) -> Option<(RegionId, &Region)> {
+        let recent = self.recent.get();
+        if let Some(r) = self.regions.get(recent as usize).filter(|r| r.contains(pc)) {
+            return Some((recent, r));
+        }
         let i = self.regions.partition_point(|r| r.start <= pc).checked_sub(1)?;
         let r = &self.regions[i];
+        self.recent.set(i as RegionId);
         r.contains(pc).then_some((i as RegionId, r))
     }
 

@@ -1,7 +1,7 @@
 //! One translated region after publication: where it lies, how it is linked to others, and how a host pc in it is read back as a
 //! guest instruction. Offsets are in bytes from the region's start.
 
-use crate::engine::{Extent, FlagForm, Translation};
+use crate::engine::{Extent, FlagForm, Mark, Translation};
 use std::ops::Range;
 
 /// Index of a region in the cache; valid until the cache is emptied.
@@ -82,8 +82,7 @@ impl Region {
         let point = |e: &crate::engine::Entry| Point { offset: 4 * e.word, guest: e.guest };
         let base = t.entries.first().map_or(0, |e| e.guest);
         let mut far = Vec::new();
-        let mut marks = Vec::with_capacity(t.marks.len());
-        for m in &t.marks {
+        let pack = |m: &Mark| {
             let flags = match m.flags {
                 _ if m.replay => REPLAY,
                 FlagForm::Direct => 0,
@@ -97,8 +96,9 @@ impl Region {
                 far.push(m.guest);
                 ((far.len() as i32 - 1) << 3) | FAR | flags
             };
-            marks.push(PackedMark { offset: 4 * m.word, packed });
-        }
+            PackedMark { offset: 4 * m.word, packed }
+        };
+        let marks = t.marks.iter().map(pack).collect();
         let links = t
             .exits
             .iter()
@@ -122,8 +122,8 @@ impl Region {
             landings: t.landings.iter().map(point).collect(),
             links,
             incoming: Vec::new(),
-            depends: t.depends.clone().into_boxed_slice(),
-            marks: marks.into_boxed_slice(),
+            depends: t.depends.as_slice().into(),
+            marks,
             far: far.into_boxed_slice(),
             back: None,
         }

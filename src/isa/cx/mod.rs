@@ -13,7 +13,7 @@ use super::Decline;
 use crate::emit::{Addr, Label, Masm, Sz, V, X, ZR};
 use crate::facts::zero::Zero;
 use crate::facts::{Facts, Fuse};
-use crate::guest::Region;
+use crate::guest::{Inst, Region};
 use crate::host::HostFeatures;
 use flow::Cold;
 use iced_x86::{FlowControl, Instruction, OpKind, Register};
@@ -342,47 +342,66 @@ impl<'a> Cx<'a> {
     }
 
     /// After instruction `at`: leaves the region if control goes on outside it.
-    #[inline]
     pub(crate) fn leave_run(&mut self, at: usize) {
-        let x = &self.region.insts[at];
+        self.leave_run_of(at, &self.region.insts[at]);
+    }
+
+    /// The same, after instruction `at`, which is `x`.
+    #[inline]
+    pub(crate) fn leave_run_of(&mut self, at: usize, x: &Inst) {
         if x.ends_run && matches!(x.flow, FlowControl::Next | FlowControl::ConditionalBranch) {
-            let (next, live) = (x.i.next_ip(), self.facts.live_out[at]);
-            self.at_end(next, live);
+            self.at_end(x.i.next_ip(), self.facts.live_out[at]);
         }
     }
 
-    /// Opens instruction `at`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
-    pub(crate) fn begin(&mut self, at: usize) {
-        if self.region.insts[at].join {
-            self.at = at;
-            self.tmp = 0;
-            self.vtmp = 0;
-            self.homes_off = false;
-            self.canonical(self.facts.live_in[at]);
-            let reached = at == 0 || !self.region.insts[at - 1].ends_run;
-            self.join_uppers(reached);
-            let l = self.label_of(at);
-            self.m.bind(l);
+    /// Opens instruction `at`, which is `x`: binds its label, brings flags to canonical form at joins, frees scratch registers, sets the mark.
+    #[inline]
+    pub(crate) fn begin(&mut self, at: usize, x: &Inst) {
+        if x.join {
+            self.join(at);
         }
-        self.reopen(at);
+        self.open_at(at, x.i.ip());
+    }
+
+    #[inline(never)]
+    fn join(&mut self, at: usize) {
+        self.free_scratch(at);
+        self.canonical(self.facts.live_in[at]);
+        let reached = at == 0 || !self.region.insts[at - 1].ends_run;
+        self.join_uppers(reached);
+        let l = self.label_of(at);
+        self.m.bind(l);
     }
 
     /// As [`Cx::begin`], at an instruction nothing jumps to, or once more at one that was begun already.
-    #[inline]
     fn reopen(&mut self, at: usize) {
-        self.at = at;
-        self.tmp = 0;
-        self.vtmp = 0;
-        self.homes_off = false;
-        self.mm = [None; 8];
-        self.renamed = None;
+        self.open_at(at, self.region.insts[at].i.ip());
+    }
+
+    #[inline]
+    fn open_at(&mut self, at: usize, ip: u64) {
+        self.free_scratch(at);
         if !self.aligned.is_empty() {
             self.keep_aligned(at);
         }
         if self.flags.pa != Pa::Stored {
             self.keep_pa();
         }
-        self.mark();
+        self.mark_at(ip);
+    }
+
+    /// Goes on to instruction `at` with all scratch registers.
+    #[inline]
+    fn free_scratch(&mut self, at: usize) {
+        self.at = at;
+        // MMX registers are held in scratch vector registers.
+        if self.vtmp != 0 {
+            self.mm = [None; 8];
+            self.vtmp = 0;
+        }
+        self.tmp = 0;
+        self.homes_off = false;
+        self.renamed = None;
     }
 
     /// Forgets what was known of addresses whose registers the instruction before may have changed.
@@ -403,13 +422,13 @@ impl<'a> Cx<'a> {
 
     /// Host words from here on belong to the current instruction with flags in the current form.
     pub fn mark(&mut self) {
+        self.mark_at(self.region.insts[self.at].i.ip());
+    }
+
+    #[inline]
+    fn mark_at(&mut self, ip: u64) {
         let mark = match self.replay {
-            None => Mark {
-                word: self.m.here(),
-                guest: self.region.insts[self.at].i.ip(),
-                flags: self.flags.form,
-                replay: false,
-            },
+            None => Mark { word: self.m.here(), guest: ip, flags: self.flags.form, replay: false },
             Some(guest) => Mark { word: self.m.here(), guest, flags: FlagForm::Direct, replay: true },
         };
         self.result.marks.push(mark);
