@@ -8,6 +8,11 @@ use std::ops::Range;
 pub trait GuestCode {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize;
 
+    /// Whether there is a translation that starts at `addr`: one that comes there does well to go on in it.
+    fn is_translated(&self, _addr: u64) -> bool {
+        false
+    }
+
     /// Whether `addr` lies in the vDSO, where [`VDSO_NOP`] has a meaning.
     fn is_vdso(&self, _addr: u64) -> bool {
         false

@@ -20,15 +20,13 @@ impl Masm {
     /// Sets `d` to `v`: one word: a single move or bitmask, else a load from the pool.
     pub fn mov_imm(&mut self, d: X, v: u64) {
         let chunk = |n: u32| (v >> (16 * n)) as u16;
-        let nonzero = (0..4).filter(|&n| chunk(n) != 0).count();
-        let nonones = (0..4).filter(|&n| chunk(n) != 0xffff).count();
+        // The lowest 16 bits, at a multiple of 16, that are not all 0 and not all 1.
+        let (one, other) = (v.trailing_zeros() / 16 & 3, v.trailing_ones() / 16 & 3);
         let low32 = v <= 0xffff_ffff;
-        if nonzero <= 1 {
-            let n = (0..4).find(|&n| chunk(n) != 0).unwrap_or(0);
-            self.movz(Sz::X, d, chunk(n), n);
-        } else if nonones <= 1 {
-            let n = (0..4).find(|&n| chunk(n) != 0xffff).unwrap_or(0);
-            self.movn(Sz::X, d, !chunk(n), n);
+        if v >> (16 * one) <= 0xffff {
+            self.movz(Sz::X, d, chunk(one), one);
+        } else if !v >> (16 * other) <= 0xffff {
+            self.movn(Sz::X, d, !chunk(other), other);
         } else if low32 && (chunk(0) == 0xffff || chunk(1) == 0xffff) {
             let n = u32::from(chunk(0) == 0xffff);
             self.movn(Sz::W, d, !chunk(n), n);

@@ -250,7 +250,12 @@ impl Region {
                 exits.push(n as u16 - 1);
                 x.target = near_target(&x.i, x.flow);
                 let full = n >= limit.insts || n >= limit.soft && x.flow != FlowControl::Next;
-                done = full || x.i.is_invalid();
+                // Control may have come to what follows a branch by another way before.
+                let known = || {
+                    let falls = extent == Extent::Cold && x.flow == FlowControl::ConditionalBranch;
+                    falls && f.code.is_translated(x.i.next_ip())
+                };
+                done = full || x.i.is_invalid() || known();
                 x.ends_run = done || ends_run(&x.i, x.flow);
                 pc = x.i.next_ip();
                 nops |= is_vdso_nop(&x.i);

@@ -73,8 +73,10 @@ pub struct Cache {
     regions: Vec<Region>,
     /// Guest address of an entry -> its host address and region.
     entries: AddrMap<(u64, RegionId)>,
-    /// Guest page number -> regions made from it.
+    /// Guest page number -> regions made from it, but for those in `unsorted`.
     pages: AddrMap<Vec<RegionId>>,
+    /// (Page, region) of the latest: most code is never written, so nobody may ask.
+    unsorted: Vec<(u64, RegionId)>,
     tails: Vec<Tail>,
     /// The region that was asked for last: an exit is followed and then linked.
     recent: Cell<RegionId>,
@@ -121,6 +123,7 @@ impl Cache {
             regions: Vec::new(),
             entries: AddrMap::default(),
             pages: AddrMap::default(),
+            unsorted: Vec::new(),
             tails: Vec::new(),
             recent: Cell::new(0),
             stats: Stats::default(),
@@ -171,8 +174,9 @@ impl Cache {
                 }
             }
         }
-        let pages = &mut self.pages;
-        region.each_page(|page| pages.entry(page).or_default().push(id));
+        let new = &mut self.unsorted;
+        region.each_page(|page| new.push((page, id)));
+        self.recent.set(id);
         let host = start + u64::from(region.entries.first().map_or(0, |e| e.offset));
         self.stats.regions += 1;
         self.stats.words += t.words.len() as u64;
@@ -307,6 +311,9 @@ impl Cache {
     pub fn invalidate(&mut self, range: &Range<u64>) -> bool {
         if range.start >= range.end {
             return false;
+        }
+        for (page, id) in self.unsorted.drain(..) {
+            self.pages.entry(page).or_default().push(id);
         }
         let pages = range.start >> 12..=(range.end - 1) >> 12;
         let mut dead = Vec::new();
@@ -511,6 +518,7 @@ impl Cache {
         self.regions.clear();
         self.entries.clear();
         self.pages.clear();
+        self.unsorted.clear();
         self.tails.clear();
         self.arena.reset();
         self.stats.flushes += 1;

@@ -276,6 +276,10 @@ impl crate::engine::GuestCode for Watched {
         got
     }
 
+    fn is_translated(&self, addr: u64) -> bool {
+        PLACES.get().is_some_and(|p| probe(p.lookup, addr).is_some())
+    }
+
     fn is_vdso(&self, addr: u64) -> bool {
         crate::memory::Code.is_vdso(addr)
     }
