@@ -17,7 +17,9 @@ use iced_x86::{Code, CodeSize, Instruction, OpKind, Register};
 use primary::{GROUP_ROWS, GROUPS, ONE_BYTE};
 use row::from::{self, ACC, CL, MEM, OPCODE, REG, REL32, RM, RM_REG, VVVV};
 use row::{CONSTANTS, ModRm, NO, Op, Shape, TO, choice, fixed, imm, sized, takes_vvvv};
-use secondary::{P66, PALIGNR, PCMPISTRI, PF2, PF3, PSHUFB, PTEST, TWO_BYTES};
+use secondary::{
+    MOVBE_LOAD, MOVBE_STORE, MOVHLPS, MOVLHPS, P66, PALIGNR, PCMPISTRI, PF2, PF3, PSHUFB, PTEST, TWO_BYTES,
+};
 use vex::VEX;
 
 /// Bytes that must be readable at the instruction, so that no operand needs a check of its own.
@@ -218,9 +220,9 @@ static PAUSE: Op = fixed(Code::Pause, &[]);
 /// Finds the row of an opcode that the first table does not have, whose first byte, `byte`, ends before `at`.
 #[inline(never)]
 fn escape(b: &[u8; READABLE], p: &mut Prefixes, rex: u8, byte: u8, mut at: usize) -> Option<Escape> {
-    let mut next = || {
-        at += 1;
-        b[(at - 1) & 15]
+    let next = |at: &mut usize| {
+        *at += 1;
+        b[(*at - 1) & 15]
     };
     match byte {
         0x0f => {
@@ -229,19 +231,25 @@ fn escape(b: &[u8; READABLE], p: &mut Prefixes, rex: u8, byte: u8, mut at: usize
                 0xf2 => PF2,
                 _ => usize::from(p.size),
             };
-            let mut byte = next();
+            let mut byte = next(&mut at);
             let op = if byte == 0x38 || byte == 0x3a {
                 let map = byte;
-                byte = next();
+                byte = next(&mut at);
                 match (table, map, byte) {
                     (P66, 0x38, 0x00) => &PSHUFB,
                     (P66, 0x38, 0x17) => &PTEST,
+                    (0 | P66, 0x38, 0xf0) => &MOVBE_LOAD,
+                    (0 | P66, 0x38, 0xf1) => &MOVBE_STORE,
                     (P66, 0x3a, 0x0f) => &PALIGNR,
                     (P66, 0x3a, 0x63) => &PCMPISTRI,
                     _ => return None,
                 }
             } else {
-                &TWO_BYTES[table][usize::from(byte)]
+                match (table, byte) {
+                    (0, 0x12) if b[at & 15] >= 0xc0 => &MOVHLPS,
+                    (0, 0x16) if b[at & 15] >= 0xc0 => &MOVLHPS,
+                    _ => &TWO_BYTES[table][usize::from(byte)],
+                }
             };
             Some(Escape { op, rex, long: false, vvvv: 0, byte, at })
         }
@@ -249,14 +257,14 @@ fn escape(b: &[u8; READABLE], p: &mut Prefixes, rex: u8, byte: u8, mut at: usize
             if rex != 0 || p.size || p.address || p.locked || p.rep != 0 {
                 return None;
             }
-            let first = next();
+            let first = next(&mut at);
             // The shorter form has R in the same place, and X, B, W and the map's number left out.
             let (last, map, low) =
-                if byte == 0xc5 { (first & 0x7f, 1, 0) } else { (next(), first & 31, !first >> 5 & 3) };
+                if byte == 0xc5 { (first & 0x7f, 1, 0) } else { (next(&mut at), first & 31, !first >> 5 & 3) };
             if map != 1 && map != 2 {
                 return None;
             }
-            let byte = next();
+            let byte = next(&mut at);
             // The mandatory prefixes are numbered as here.
             let op = &VEX[usize::from(map) - 1][usize::from(last & 3)][usize::from(byte)];
             let rex = 0x40 | (!first >> 5) & 4 | low | (last >> 4) & 8;

@@ -80,7 +80,9 @@ const fn one_byte() -> [Op; 256] {
     t[0xc6] = group(10);
     t[0xc7] = group(11);
     t[0xc9] = fixed(Code::Leaveq, &[]);
+    t[0xd0] = group(19);
     t[0xd1] = group(5);
+    t[0xd2] = group(20);
     t[0xd3] = group(6);
     t[0xe8] = fixed(Code::Call_rel32_64, &[REL32]);
     t[0xe9] = fixed(Code::Jmp_rel32_64, &[REL32]);
@@ -88,6 +90,7 @@ const fn one_byte() -> [Op; 256] {
     t[0xf4] = fixed(Code::Hlt, &[]);
     t[0xf6] = group(7);
     t[0xf7] = group(8);
+    t[0xfe] = group(21);
     t[0xff] = group(9);
     t
 }
@@ -118,6 +121,8 @@ const fn groups() -> [[Op; 8]; GROUPS] {
         let k = n as u16;
         if n != 6 {
             g[3][n] = recode(fixed(Code::Rol_rm8_imm8, &[RM | B, IB]), after(Code::Rol_rm8_imm8, k));
+            g[19][n] = recode(fixed(Code::Rol_rm8_1, &[RM | B, ONE]), after(Code::Rol_rm8_1, k));
+            g[20][n] = recode(fixed(Code::Rol_rm8_CL, &[RM | B, CL]), after(Code::Rol_rm8_CL, k));
             g[4][n] = recode(sized(Code::Rol_rm16_imm8, &[RM | V, IB]), after(Code::Rol_rm16_imm8, 3 * k));
             g[5][n] = recode(sized(Code::Rol_rm16_1, &[RM | V, ONE]), after(Code::Rol_rm16_1, 3 * k));
             g[6][n] = recode(sized(Code::Rol_rm16_CL, &[RM | V, CL]), after(Code::Rol_rm16_CL, 3 * k));
@@ -134,6 +139,8 @@ const fn groups() -> [[Op; 8]; GROUPS] {
     g[8][5] = sized(Code::Imul_rm16, &[RM | V]);
     g[8][6] = sized(Code::Div_rm16, &[RM | V]);
     g[8][7] = sized(Code::Idiv_rm16, &[RM | V]);
+    g[21][0] = lock(fixed(Code::Inc_rm8, &[RM | B]));
+    g[21][1] = lock(fixed(Code::Dec_rm8, &[RM | B]));
     g[9][0] = lock(sized(Code::Inc_rm16, &[RM | V]));
     g[9][1] = lock(sized(Code::Dec_rm16, &[RM | V]));
     g[9][2] = fixed(Code::Call_rm64, &[RM | Q]);

@@ -48,6 +48,8 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     let (load, store) = (&[REG | X, RM | X], &[RM | X, REG | X]);
     t[0][0x01] = fixed(Code::Xgetbv, &[EXACT, 0xd0]);
     t[0][0x05] = fixed(Code::Syscall, &[]);
+    t[0][0x0b] = fixed(Code::Ud2, &[]);
+    t[0][0x31] = fixed(Code::Rdtsc, &[]);
     t[0][0xa2] = fixed(Code::Cpuid, &[]);
     let mut n = 0;
     while n < 16 {
@@ -64,6 +66,8 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[0][0x17] = fixed(Code::Movhps_m64_xmm, &[MEM, REG | X]);
     t[0][0x28] = fixed(Code::Movaps_xmm_xmmm128, load);
     t[0][0x29] = fixed(Code::Movaps_xmmm128_xmm, store);
+    t[0][0x2e] = fixed(Code::Ucomiss_xmm_xmmm32, load);
+    t[0][0x2f] = fixed(Code::Comiss_xmm_xmmm32, load);
     t[0][0xae] = group(13);
     t[0][0xc7] = group(18);
     t[0][0xc6] = fixed(Code::Shufps_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]);
@@ -75,6 +79,8 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[P66][0x17] = fixed(Code::Movhpd_m64_xmm, &[MEM, REG | X]);
     t[P66][0x28] = fixed(Code::Movapd_xmm_xmmm128, load);
     t[P66][0x29] = fixed(Code::Movapd_xmmm128_xmm, store);
+    t[P66][0x2e] = fixed(Code::Ucomisd_xmm_xmmm64, load);
+    t[P66][0x2f] = fixed(Code::Comisd_xmm_xmmm64, load);
     t[P66][0x6e] = wide(Code::Movd_xmm_rm32, &[REG | X, RM | Y]);
     t[P66][0x6f] = fixed(Code::Movdqa_xmm_xmmm128, load);
     t[P66][0x70] = fixed(Code::Pshufd_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]);
@@ -82,6 +88,7 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[P66][0x73] = group(17);
     t[P66][0x7e] = wide(Code::Movd_rm32_xmm, &[RM | Y, REG | X]);
     t[P66][0x7f] = fixed(Code::Movdqa_xmmm128_xmm, store);
+    t[P66][0xc6] = fixed(Code::Shufpd_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]);
     t[P66][0xd6] = fixed(Code::Movq_xmmm64_xmm, store);
     t[P66][0xd7] = wide(Code::Pmovmskb_r32_xmm, &[REG | Y, RM_REG | X]);
     // Packed operations: XMM, XMM or 128 bits of memory.
@@ -94,6 +101,8 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[PF3][0x10] = fixed(Code::Movss_xmm_xmmm32, load);
     t[PF3][0x11] = fixed(Code::Movss_xmmm32_xmm, store);
     t[PF3][0x1e] = fixed(Code::Endbr64, &[EXACT, 0xfa]);
+    t[PF3][0x2a] = wide(Code::Cvtsi2ss_xmm_rm32, &[REG | X, RM | Y]);
+    t[PF3][0x2c] = wide(Code::Cvttss2si_r32_xmmm32, &[REG | Y, RM | X]);
     t[PF3][0x6f] = fixed(Code::Movdqu_xmm_xmmm128, load);
     t[PF3][0x7e] = fixed(Code::Movq_xmm_xmmm64, load);
     t[PF3][0x7f] = fixed(Code::Movdqu_xmmm128_xmm, store);
@@ -104,10 +113,13 @@ const fn two_bytes() -> [[Op; 256]; 4] {
     t[PF2][0x11] = fixed(Code::Movsd_xmmm64_xmm, store);
     t[PF2][0x2a] = wide(Code::Cvtsi2sd_xmm_rm32, &[REG | X, RM | Y]);
     t[PF2][0x2c] = wide(Code::Cvttsd2si_r32_xmmm64, &[REG | Y, RM | X]);
-    t[PF2][0x58] = fixed(Code::Addsd_xmm_xmmm64, load);
-    t[PF2][0x59] = fixed(Code::Mulsd_xmm_xmmm64, load);
-    t[PF2][0x5c] = fixed(Code::Subsd_xmm_xmmm64, load);
-    t[PF2][0x5e] = fixed(Code::Divsd_xmm_xmmm64, load);
+    // Scalar operations: XMM, XMM or the low lane's width of memory.
+    let mut n = 0;
+    while n < SCALAR.len() {
+        let (prefix, opcode, code) = SCALAR[n];
+        t[prefix][opcode] = fixed(code, load);
+        n += 1;
+    }
     let mut n = 0;
     while n < 256 {
         t[P66][n] = with_66(t[P66][n]);
@@ -117,6 +129,29 @@ const fn two_bytes() -> [[Op; 256]; 4] {
 }
 
 /// Prefix, opcode after 0F, and what it is.
+const SCALAR: &[(usize, usize, Code)] = {
+    use Code::*;
+    &[
+        (PF3, 0x51, Sqrtss_xmm_xmmm32),
+        (PF3, 0x58, Addss_xmm_xmmm32),
+        (PF3, 0x59, Mulss_xmm_xmmm32),
+        (PF3, 0x5a, Cvtss2sd_xmm_xmmm32),
+        (PF3, 0x5c, Subss_xmm_xmmm32),
+        (PF3, 0x5d, Minss_xmm_xmmm32),
+        (PF3, 0x5e, Divss_xmm_xmmm32),
+        (PF3, 0x5f, Maxss_xmm_xmmm32),
+        (PF2, 0x51, Sqrtsd_xmm_xmmm64),
+        (PF2, 0x58, Addsd_xmm_xmmm64),
+        (PF2, 0x59, Mulsd_xmm_xmmm64),
+        (PF2, 0x5a, Cvtsd2ss_xmm_xmmm64),
+        (PF2, 0x5c, Subsd_xmm_xmmm64),
+        (PF2, 0x5d, Minsd_xmm_xmmm64),
+        (PF2, 0x5e, Divsd_xmm_xmmm64),
+        (PF2, 0x5f, Maxsd_xmm_xmmm64),
+    ]
+};
+
+/// The same for packed operations.
 const PACKED: &[(usize, usize, Code)] = {
     use Code::*;
     &[
@@ -200,8 +235,13 @@ const PACKED: &[(usize, usize, Code)] = {
     ]
 };
 
-/// Opcodes after 0F38 and 0F3A with 66: the few that string functions use.
+/// Opcodes after 0F38 and 0F3A: the few that string functions use.
 pub static PSHUFB: Op = with_66(fixed(Code::Pshufb_xmm_xmmm128, &[REG | X, RM | X]));
 pub static PTEST: Op = with_66(fixed(Code::Ptest_xmm_xmmm128, &[REG | X, RM | X]));
+/// The forms of 12 and 16 that name two registers have codes of their own.
+pub static MOVHLPS: Op = fixed(Code::Movhlps_xmm_xmm, &[REG | X, RM_REG | X]);
+pub static MOVLHPS: Op = fixed(Code::Movlhps_xmm_xmm, &[REG | X, RM_REG | X]);
+pub static MOVBE_LOAD: Op = sized(Code::Movbe_r16_m16, &[REG | V, MEM]);
+pub static MOVBE_STORE: Op = sized(Code::Movbe_m16_r16, &[MEM, REG | V]);
 pub static PALIGNR: Op = with_66(fixed(Code::Palignr_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]));
 pub static PCMPISTRI: Op = with_66(fixed(Code::Pcmpistri_xmm_xmmm128_imm8, &[REG | X, RM | X, IB]));

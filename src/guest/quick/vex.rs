@@ -18,6 +18,9 @@ const fn vex() -> [[[Op; 256]; 4]; 2] {
     t[0][0][0x29] = long(Code::VEX_Vmovaps_xmmm128_xmm, store);
     t[0][0][0x57] = long(Code::VEX_Vxorps_xmm_xmm_xmmm128, three);
     t[0][0][0x77] = fixed(Code::VEX_Vzeroupper, &[]);
+    t[0][P66][0x64] = long(Code::VEX_Vpcmpgtb_xmm_xmm_xmmm128, three);
+    t[0][P66][0x65] = long(Code::VEX_Vpcmpgtw_xmm_xmm_xmmm128, three);
+    t[0][P66][0x66] = long(Code::VEX_Vpcmpgtd_xmm_xmm_xmmm128, three);
     t[0][P66][0x6e] = wide(Code::VEX_Vmovd_xmm_rm32, &[REG | X, RM | Y]);
     t[0][P66][0x6f] = long(Code::VEX_Vmovdqa_xmm_xmmm128, load);
     t[0][P66][0x74] = long(Code::VEX_Vpcmpeqb_xmm_xmm_xmmm128, three);
@@ -41,7 +44,11 @@ const fn vex() -> [[[Op; 256]; 4]; 2] {
     t[1][0][0xf3] = group(14);
     t[1][0][0xf5] = wide(Code::VEX_Bzhi_r32_rm32_r32, &[REG | Y, RM | Y, VVVV | Y]);
     t[1][P66][0x17] = long(Code::VEX_Vptest_xmm_xmmm128, load);
+    t[1][P66][0x3b] = long(Code::VEX_Vpminud_xmm_xmm_xmmm128, three);
+    t[1][P66][0x58] = long(Code::VEX_Vpbroadcastd_xmm_xmmm32, &[REG | L, RM | X]);
+    t[1][P66][0x59] = long(Code::VEX_Vpbroadcastq_xmm_xmmm64, &[REG | L, RM | X]);
     t[1][P66][0x78] = long(Code::VEX_Vpbroadcastb_xmm_xmmm8, &[REG | L, RM | X]);
+    t[1][P66][0x79] = long(Code::VEX_Vpbroadcastw_xmm_xmmm16, &[REG | L, RM | X]);
     t[1][P66][0xf7] = wide(Code::VEX_Shlx_r32_rm32_r32, &[REG | Y, RM | Y, VVVV | Y]);
     t[1][PF3][0xf7] = wide(Code::VEX_Sarx_r32_rm32_r32, &[REG | Y, RM | Y, VVVV | Y]);
     t[1][PF2][0xf7] = wide(Code::VEX_Shrx_r32_rm32_r32, &[REG | Y, RM | Y, VVVV | Y]);
