@@ -91,8 +91,8 @@ fn lower_all(cx: &mut Cx<'_>) {
             continue;
         }
         cx.begin(at, x);
-        let vector = x.i.op0_register().is_xmm() && !cx.fp_traps;
-        if vector && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
+        let runs = !x.general && !cx.fp_traps;
+        if runs && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
             next += std::mem::take(&mut cx.skip);
             cx.leave_run(next - 1);
         } else if how == Fuse::Alone || !cx.lower_fused() {
@@ -127,7 +127,8 @@ fn lower_one(cx: &mut Cx<'_>, at: usize, x: &Inst) {
     } else if i.is_invalid() {
         Err(Decline::Undefined)
     } else {
-        match isa::lowering(i) {
+        let lower = if x.general { isa::row(i.mnemonic()).map(|r| r.lower) } else { isa::lowering(i) };
+        match lower {
             Some(lower) if cx.fp_traps => cx.lower(|cx| cx.with_fp_traps(i, lower)),
             Some(lower) => cx.lower(|cx| lower(cx, i)),
             None => Err(Decline::Unsupported("no row")),

@@ -35,6 +35,8 @@ pub struct Inst {
     pub flags: FlagEffect,
     pub flow: FlowControl,
     pub role: Role,
+    /// See [`Traits::general`].
+    pub general: bool,
     /// Where a direct branch or call goes.
     pub target: Option<u64>,
     /// The index of the instruction a direct branch goes to, when that is in the region.
@@ -232,7 +234,7 @@ impl Region {
             let found = f.decode(pc, &mut x.i);
             if found {
                 let t = Traits::of(&x.i);
-                (x.flags, x.flow, x.role) = (t.flags, t.flow, t.role);
+                (x.flags, x.flow, x.role, x.general) = (t.flags, t.flow, t.role, t.general);
                 if t.flow == FlowControl::Next && n < limit.insts {
                     pc = x.i.next_ip();
                     nops |= t.role == Role::Nop && is_vdso_nop(&x.i);

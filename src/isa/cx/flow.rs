@@ -5,6 +5,7 @@ use super::upper::Uppers;
 use super::{CANONICAL, Cx, FlagState, LINK, Pa, SHADOW, STATE};
 use crate::emit::{Addr, Label, Sz, X};
 use crate::guest::Flags;
+use iced_x86::FlowControl;
 use std::mem::offset_of;
 use xrun_runtime::abi::{self, Thunk};
 use xrun_runtime::engine::{Entry, Exit, FlagForm, Trap};
@@ -137,7 +138,7 @@ impl<'a> Cx<'a> {
 
     /// A label to branch to for guest address `target`, with flags in the current form and `live` needed there. `site` is where the branch will be.
     pub fn edge(&mut self, target: u64, live: Flags) -> Label {
-        if self.region.index_of(target).is_some() {
+        if self.inside(target).is_some() {
             self.join_uppers(true);
         }
         let fix_pa = self.flags.pa != Pa::Stored && live.intersects(Flags::P | Flags::A);
@@ -154,12 +155,21 @@ impl<'a> Cx<'a> {
         self.direct(target)
     }
 
+    /// The instruction of the region at `target`.
+    fn inside(&self, target: u64) -> Option<usize> {
+        match self.region.insts.get(self.at) {
+            // Found with the region.
+            Some(x) if x.target == Some(target) && x.flow != FlowControl::Call => x.inside.map(usize::from),
+            _ => self.region.index_of(target),
+        }
+    }
+
     /// The label for a branch at the next word to `target`: in the region, or an exit.
     fn direct(&mut self, target: u64) -> Label {
         let stub = self.m.label();
         let site = self.m.here();
         if !self.alone
-            && let Some(k) = self.region.index_of(target)
+            && let Some(k) = self.inside(target)
         {
             let inside = self.label_of(k);
             if k <= self.at {
