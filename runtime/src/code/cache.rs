@@ -62,9 +62,9 @@ struct Tail {
     users: u32,
 }
 
-/// How often control goes round a loop before it is translated anew in one piece: that costs what some hundred rounds in small regions do, and most
-/// loops of a short run end before.
-const ROUNDS: u32 = 24;
+/// How often control goes round a loop before it is translated anew in one piece: that costs what some hundred rounds in small regions do, and many loops
+/// of a short run end before.
+const ROUNDS: u32 = 6;
 
 /// See the file's head.
 pub struct Cache {
@@ -110,8 +110,8 @@ pub enum Mended {
 pub enum Next {
     /// To the entry at this host address.
     Known(u64),
-    /// It was not translated yet.
-    Unknown,
+    /// It was not translated yet. `back`: the exit goes back from further on, so there may be a loop.
+    Unknown { back: bool },
     /// It is the head of a loop, and worth a region that holds all of it.
     Loop,
 }
@@ -193,17 +193,18 @@ impl Cache {
     /// Where control goes that left by the stub whose data is at host address `data`, to guest address `pc`. What is known is linked.
     pub fn follow(&mut self, data: u64, pc: u64) -> Next {
         let Some((id, from)) = self.region_at(data) else {
-            return self.entry(pc).map_or(Next::Unknown, Next::Known);
+            return self.entry(pc).map_or(Next::Unknown { back: false }, Next::Known);
         };
-        if let Some((host, region)) = self.closes_loop(from, pc) {
-            let rounds = &mut self.regions[region as usize].rounds;
-            *rounds += 1;
-            // Not linked yet, so that the next round is seen too.
-            return if *rounds < ROUNDS { Next::Known(host) } else { Next::Loop };
-        }
-        match self.entry(pc) {
-            None => Next::Unknown,
-            Some(host) => {
+        let back = goes_back(from, pc);
+        match self.entries.get(&pc) {
+            None => Next::Unknown { back },
+            // Not linked yet, so that the next round is seen.
+            Some(&(host, region)) if back && self.regions[region as usize].extent == Extent::Cold => {
+                let rounds = &mut self.regions[region as usize].rounds;
+                *rounds += 1;
+                if *rounds < ROUNDS { Next::Known(host) } else { Next::Loop }
+            }
+            Some(&(host, _)) => {
                 self.link_from(id, data);
                 Next::Known(host)
             }
@@ -338,15 +339,6 @@ impl Cache {
             self.kill(*id);
         }
         !dead.is_empty()
-    }
-
-    /// The entry `pc` and its region, if an exit of `from` to it goes back from further on, so that a larger region there would have the loop in one piece.
-    fn closes_loop(&self, from: &Region, pc: u64) -> Option<(u64, RegionId)> {
-        /// Farther than a region reaches, a backward jump is no loop that fits one.
-        const REACH: u64 = 2048;
-        let back = from.entries[0].guest.wrapping_sub(pc) < REACH;
-        let &entry = self.entries.get(&pc).filter(|_| back)?;
-        (self.regions[entry.1 as usize].extent == Extent::Cold).then_some(entry)
     }
 
     /// A better region for the same entry exists: links that lead to this one are to be found anew. It stays valid for threads and return
@@ -528,6 +520,13 @@ impl Cache {
     pub fn live(&self) -> impl Iterator<Item = &Region> {
         self.regions.iter().filter(|r| r.alive)
     }
+}
+
+/// Whether an exit of `from` to `pc` goes back from further on, so that a larger region there would have a loop in one piece.
+fn goes_back(from: &Region, pc: u64) -> bool {
+    /// Farther than a region reaches, a backward jump is no loop that fits one.
+    const REACH: u64 = 2048;
+    from.entries[0].guest.wrapping_sub(pc) < REACH
 }
 
 fn region_links(regions: &[Region], id: RegionId) -> usize {

@@ -151,7 +151,8 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
     let found = match with(|c| (from == epoch()).then(|| c.follow(data, pc))).flatten() {
         Some(Next::Known(host)) => return Ok(Found { host, epoch: from }),
         Some(Next::Loop) => translate(thread, pc, Extent::Loop)?,
-        Some(Next::Unknown) => translate(thread, pc, Extent::Cold)?,
+        // A loop must come to be in one region, else its rounds are not seen.
+        Some(Next::Unknown { back }) => translate_from(thread, pc, Extent::Cold, Watched { whole: back })?,
         None => find(thread, pc)?,
     };
     with(|c| {
@@ -189,6 +190,10 @@ impl crate::engine::GuestCode for Unwatched {
 }
 
 fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, TranslateError> {
+    translate_from(thread, pc, extent, Watched { whole: false })
+}
+
+fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) -> Result<Found, TranslateError> {
     let Some(engine) = crate::engine::installed() else { return Err(TranslateError::Fetch(pc)) };
     // Code that other threads rewrite all the time is still translated at some point; it is then good for one run only.
     const TRIES: u32 = 16;
@@ -200,7 +205,7 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
         let single = extent == Extent::Single;
         let make = |ordering| {
             let request = Request { pc, ordering, extent, fp_traps: TRAPPING.load(Mem::Relaxed) };
-            if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &Watched) }
+            if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &watched) }
         };
         let mut t = make(ordering)?;
         let fenced = has_unaligned(&t.depends);
@@ -255,7 +260,10 @@ fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, Translat
 }
 
 /// Guest code as a translation reads it: what it read is watched, but for the pages that are checked.
-struct Watched;
+struct Watched {
+    /// What is translated already is translated again where it belongs to the region.
+    whole: bool,
+}
 
 impl crate::engine::GuestCode for Watched {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
@@ -277,7 +285,7 @@ impl crate::engine::GuestCode for Watched {
     }
 
     fn is_translated(&self, addr: u64) -> bool {
-        PLACES.get().is_some_and(|p| probe(p.lookup, addr).is_some())
+        !self.whole && PLACES.get().is_some_and(|p| probe(p.lookup, addr).is_some())
     }
 
     fn is_vdso(&self, addr: u64) -> bool {
