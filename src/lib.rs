@@ -60,6 +60,7 @@ impl Translator {
         let mut cx = Cx::new(region, facts, self.host, request.ordering, memory);
         cx.alone = request.extent == Extent::Single;
         cx.fp_traps = request.fp_traps;
+        cx.flushes = request.flushes;
         let wants_flags = if facts.live_in[0].is_empty() { 0 } else { abi::WANTS_FLAGS };
         cx.m.quad(region.entry | wants_flags);
         let entry = cx.m.here();

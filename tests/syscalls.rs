@@ -119,7 +119,7 @@ macro_rules! programs {
         }
     )* };
 }
-programs! { calls errors files float_loops interrupts ipc jit load memory poll proc process races signals start threads traps vectors }
+programs! { calls denormals errors files float_loops interrupts ipc jit load memory poll proc process races signals start threads traps vectors }
 
 /// What emulators get wrong counts only where there is none.
 #[test]

@@ -56,12 +56,14 @@ pub struct Request {
     pub extent: Extent,
     /// Some thread has unmasked SSE exceptions: after each instruction that may raise one the code looks for it.
     pub fp_traps: bool,
+    /// Some thread flushes denormals by FPCR.FZ, which MIN and MAX must then do on their own (see `enter::fp`).
+    pub flushes: bool,
 }
 
 impl Request {
     /// A small region at `pc`, for one thread.
     pub fn at(pc: u64) -> Request {
-        Request { pc, ordering: Ordering::default(), extent: Extent::default(), fp_traps: false }
+        Request { pc, ordering: Ordering::default(), extent: Extent::default(), fp_traps: false, flushes: false }
     }
 }
 

@@ -447,8 +447,14 @@ impl Thread {
 
     /// Enters translated code and handles how it ended. Returns where to go on, if that is known without looking.
     fn go(&mut self, at: Found, alone: bool) -> Option<Found> {
-        if self.cpu.unmasked != 0 && code::set_trapping(self) {
-            return None;
+        if fp::is_special(&self.cpu) {
+            if self.cpu.unmasked != 0 && code::set_trapping(self) {
+                return None;
+            }
+            if fp::flushes(&self.cpu) && fp::set_flushing() {
+                code::flush(self);
+                return None;
+            }
         }
         if !Gate::enter(self, at.epoch) {
             return None;

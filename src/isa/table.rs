@@ -123,7 +123,6 @@ const DIFFERS: &str = "
 - Single steps (TF): there is a trap after SYSCALL too, which the CPU leaves out.
 - Unmasked exceptions are raised by SSE instructions; their VEX forms do not raise them.
 - MXCSR.DAZ without FTZ, or FTZ without DAZ, have an effect on hosts with FEAT_AFP only.
-- MIN and MAX hand a denormal operand on as it is, also when denormals are zeros (MXCSR.DAZ).
 - RCPPS, RSQRTPS and the last place of x87's transcendental functions: each CPU model has its own.
 - FOP, FIP and FDP show what was last loaded.
 ";

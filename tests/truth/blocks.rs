@@ -145,30 +145,6 @@ impl Program {
                 }
             }
         }
-        // MIN and MAX hand denormals through that DAZ would have made zero: not done.
-        let denormals = |i: &Instruction| {
-            use Mnemonic::*;
-            state.mxcsr & 0x40 != 0
-                && matches!(
-                    i.mnemonic(),
-                    Minss
-                        | Minps
-                        | Minsd
-                        | Minpd
-                        | Maxss
-                        | Maxps
-                        | Maxsd
-                        | Maxpd
-                        | Vminss
-                        | Vminps
-                        | Vminsd
-                        | Vminpd
-                        | Vmaxss
-                        | Vmaxps
-                        | Vmaxsd
-                        | Vmaxpd
-                )
-        };
         // Makers' CPUs differ in which of several NaNs comes out of the sum, and in what FSTPNCE, which is not in the manual, makes of an
         // empty register: the record is from one of them, this CPU may be another.
         let by_maker = |i: &Instruction| {
@@ -176,7 +152,7 @@ impl Program {
             matches!(i.mnemonic(), Dpps | Dppd | Vdpps | Vdppd | Fstpnce)
         };
         let bad = |k: usize| {
-            if denormals(&self.items[k].instruction) || by_maker(&self.items[k].instruction) {
+            if by_maker(&self.items[k].instruction) {
                 return true;
             }
             before[k].read_by(&self.items[k].instruction) || mask::undefined_value(&self.items[k].instruction, cl)
@@ -206,6 +182,10 @@ impl Program {
                 _ => mask::STATUS,
             };
         }
+        // A store from an MMX register that faults has set TOP to 0 already on Intel's CPUs, not on AMD's.
+        if fault && here.is_some_and(|h| stores_mmx(&h.instruction)) {
+            u.fsw |= TOP;
+        }
         for (k, &start) in assembled.starts.iter().enumerate() {
             // A trap leaves rip behind the instruction, a fault on it; both neighbours' bits are left out.
             if start == rip {
@@ -217,6 +197,13 @@ impl Program {
         }
         Some(u)
     }
+}
+
+/// The x87 status word's TOP.
+const TOP: u16 = 7 << 11;
+
+fn stores_mmx(i: &Instruction) -> bool {
+    i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register && i.op1_register().is_mm()
 }
 
 /// One instruction of form `code`, and a state for it.

@@ -670,6 +670,18 @@ pub fn family(code: Code) -> &'static str {
     }
 }
 
+/// MIN and MAX of floating-point numbers.
+pub fn picks(code: Code) -> bool {
+    use Mnemonic::*;
+    is_double(code) || matches!(code.mnemonic(), Minps | Minss | Maxps | Maxss | Vminps | Vminss | Vmaxps | Vmaxss)
+}
+
+/// Whether `code` is a MIN or MAX of doubles.
+pub fn is_double(code: Code) -> bool {
+    use Mnemonic::*;
+    matches!(code.mnemonic(), Minpd | Minsd | Maxpd | Maxsd | Vminpd | Vminsd | Vmaxpd | Vmaxsd)
+}
+
 /// Whether the translator has a row for `code`'s mnemonic. The row may still decline this form.
 pub fn has_row(code: Code) -> bool {
     xrun::isa::row(code.mnemonic()).is_some()

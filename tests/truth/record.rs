@@ -5,7 +5,11 @@ use crate::truth::forms;
 use crate::truth::native::Native;
 use crate::truth::state::{Case, Outcome, State};
 use crate::truth::text::{self, Recorded};
+use crate::truth::values;
 use std::collections::BTreeMap;
+
+/// The file of what MIN and MAX do when denormals are zeros.
+const DENORMALS: &str = "denormals";
 
 /// # Errors
 /// Bad arguments, or a file that cannot be written.
@@ -29,6 +33,16 @@ pub fn main(args: &[String]) -> Result<bool, String> {
             let Some((program, state)) = blocks::single(code, &mut rng) else { continue };
             let Some(r) = record(&mut native, &program, state, format!("{code:?}")) else { continue };
             r.print(files.entry(forms::family(code)).or_insert_with(|| header.clone()));
+            total += 1;
+        }
+        if !forms::picks(code) {
+            continue;
+        }
+        for _ in 0..cases {
+            let Some((program, mut state)) = blocks::single(code, &mut rng) else { continue };
+            values::denormals(&mut state, forms::is_double(code), &mut rng);
+            let Some(r) = record(&mut native, &program, state, format!("{code:?}")) else { continue };
+            r.print(files.entry(DENORMALS).or_insert_with(|| header.clone()));
             total += 1;
         }
     }

@@ -182,7 +182,7 @@ impl Recorded {
         after.flags |= case.state.flags & keep;
         after.fsw |= case.state.fsw & undefined.fsw;
         let _ = writeln!(out, "  out {}", state_changes(&before, &after));
-        if *undefined != Undefined::default() {
+        if undefined.flags != 0 || undefined.fsw != 0 {
             let _ = writeln!(out, "  undefined flags={:x} fsw={:x}", undefined.flags, undefined.fsw);
         }
         if let Some(f) = outcome.fault {

@@ -162,7 +162,7 @@ impl Translated {
         // SAFETY: this thread is outside translated code, so the handler does not look.
         unsafe { (*SHARED.live.get()).clear() };
         let mut pc = START;
-        let mut traps = self.thread.cpu.unmasked != 0;
+        let mut special = special(&self.thread.cpu);
         let mut exits = 0;
         let fault = loop {
             if pc == end {
@@ -221,9 +221,9 @@ impl Translated {
                 let fault = trap_signal(trap, pc);
                 break Some(Fault { code: if trap == Trap::Simd { fp_code(cpu) } else { fault.code }, ..fault });
             }
-            if (cpu.unmasked != 0) != traps {
-                // What was made so far does not look for exceptions.
-                traps = cpu.unmasked != 0;
+            if self::special(cpu) != special {
+                // What was made so far does not look for exceptions, or for denormals.
+                special = self::special(cpu);
                 self.regions.clear();
             }
             if reason == ExitReason::Syscall as u64 {
@@ -247,7 +247,8 @@ impl Translated {
     }
 
     fn request(&self, pc: u64, mode: Mode) -> Request {
-        Request { pc, ordering: self.ordering, extent: mode.extent(), fp_traps: self.thread.cpu.unmasked != 0 }
+        let (fp_traps, flushes) = special(&self.thread.cpu);
+        Request { pc, ordering: self.ordering, extent: mode.extent(), fp_traps, flushes }
     }
 
     fn region(&mut self, pc: u64, mode: Mode) -> Result<u64, TranslateError> {
@@ -328,6 +329,11 @@ impl Translated {
         s.mem.copy_from_slice(&data[(WINDOW - DATA) as usize..][..WINDOW_SIZE]);
         Outcome { state: s, fault, rest: rest_digest(data) }
     }
+}
+
+/// What MXCSR asks of the code: to look for exceptions, to flush denormals.
+fn special(cpu: &CpuState) -> (bool, bool) {
+    (cpu.unmasked != 0, enter::fp::flushes(cpu))
 }
 
 /// The `si_code` of an unmasked SSE exception (arch/x86/kernel/fpu/core.c, fpu__exception_code).

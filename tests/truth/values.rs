@@ -153,6 +153,50 @@ pub fn x87(rng: &mut Rng) -> (u64, u16) {
     }
 }
 
+/// What [`denormals`] puts in lanes of 32 bits; of 64 bits, the same with a longer exponent.
+const SMALL: [u32; 8] = [
+    0x0000_0000, // 0
+    0x0000_0001, // smallest denormal
+    0x0040_0000, // a denormal that a NaN would be quiet by
+    0x007f_ffff, // largest denormal
+    0x0080_0000, // smallest normal
+    0x3f80_0000, // 1
+    0x7fc0_0001, // quiet NaN
+    0x7f80_0001, // signalling NaN
+];
+
+/// Fills all vector registers and the memory of `s` with lanes at the edges of the denormals, and has it take denormals for zeros.
+pub fn denormals(s: &mut State, double: bool, rng: &mut Rng) {
+    let mut lane = || {
+        let v = SMALL[rng.usize(..SMALL.len())] | u32::from(rng.bool()) << 31;
+        if !double {
+            return u64::from(v) | u64::from(SMALL[rng.usize(..SMALL.len())]) << 32;
+        }
+        let (sign, mantissa) = (u64::from(v >> 31), u64::from(v & 0x7f_ffff));
+        let exponent = match v >> 23 & 0xff {
+            0x7f => 0x3ff,
+            0xff => 0x7ff,
+            e => u64::from(e),
+        };
+        // The lowest and the highest bit of the mantissa stay what they are.
+        sign << 63 | exponent << 52 | (mantissa & 1) | (mantissa >> 1) << 30
+    };
+    let mut vector = || u128::from(lane()) | u128::from(lane()) << 64;
+    for n in 0..16 {
+        s.xmm[n] = vector();
+        s.ymm_hi[n] = vector();
+    }
+    for at in (0..WINDOW_SIZE).step_by(16) {
+        let v = vector();
+        s.mem[at..at + 16].copy_from_slice(&v.to_le_bytes());
+    }
+    s.mxcsr = MXCSR_DEFAULT | FLUSH;
+}
+
+/// MXCSR at reset, and FTZ with DAZ. Only together: AArch64's FZ is one bit for both (see `xrun_runtime::enter::fp`).
+const MXCSR_DEFAULT: u32 = 0x1f80;
+const FLUSH: u32 = 1 << 15 | 1 << 6;
+
 /// A full state. Registers hold edge values; none is meant as an address yet, except that the stack pointer is usable.
 pub fn state(rng: &mut Rng) -> State {
     let mut s = State::default();
@@ -168,10 +212,9 @@ pub fn state(rng: &mut Rng) -> State {
     }
     if rng.u8(..4) == 0 {
         // Rounding mode, and sometimes flush-to-zero and denormals-are-zero. All exceptions masked.
-        s.mxcsr = 0x1f80 | u32::from(rng.u8(..4)) << 13;
+        s.mxcsr = MXCSR_DEFAULT | u32::from(rng.u8(..4)) << 13;
         if rng.u8(..4) == 0 {
-            // Only together: AArch64's FZ is one bit for both (see `xrun_runtime::enter::fp`).
-            s.mxcsr |= 1 << 15 | 1 << 6;
+            s.mxcsr |= FLUSH;
         }
         if rng.bool() {
             s.mxcsr |= u32::from(rng.u8(..64));

@@ -24,6 +24,7 @@ pub mod region;
 pub mod unaligned;
 
 use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
+use crate::enter::fp;
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
@@ -204,7 +205,8 @@ fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) ->
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
         let single = extent == Extent::Single;
         let make = |ordering| {
-            let request = Request { pc, ordering, extent, fp_traps: TRAPPING.load(Mem::Relaxed) };
+            let fp_traps = TRAPPING.load(Mem::Relaxed);
+            let request = Request { pc, ordering, extent, fp_traps, flushes: fp::some_thread_flushes() };
             if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &watched) }
         };
         let mut t = make(ordering)?;

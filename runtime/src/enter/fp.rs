@@ -16,6 +16,8 @@ const FPCR_AH: u64 = 1 << 1;
 const FPCR_NEP: u64 = 1 << 2;
 
 static ALTERNATE: AtomicBool = AtomicBool::new(false);
+/// See [`some_thread_flushes`].
+static FLUSHES: AtomicBool = AtomicBool::new(false);
 
 /// Says that guest code runs with FPCR.AH and FPCR.NEP set: the host has FEAT_AFP and the engine's code relies on it. To be called before the first
 /// guest instruction runs.
@@ -46,6 +48,27 @@ pub fn set_mxcsr(cpu: &mut CpuState, mxcsr: u32) {
     cpu.mxcsr = mxcsr;
     cpu.guest_fpcr = fpcr_of(mxcsr);
     cpu.unmasked = unmasked(mxcsr);
+}
+
+/// Whether guest code has run with FPCR.FZ set and FPCR.AH clear. Then AArch64's comparisons take denormals for zeros, but selecting one of the operands hands it on
+/// as it is, so code for MIN and MAX that picks by a comparison has a denormal to flush.
+pub fn some_thread_flushes() -> bool {
+    FLUSHES.load(Ordering::Relaxed)
+}
+
+/// Whether `cpu` runs with FPCR.FZ set and FPCR.AH clear.
+pub fn flushes(cpu: &CpuState) -> bool {
+    cpu.guest_fpcr & (FPCR_FZ | FPCR_AH) == FPCR_FZ
+}
+
+/// Whether `cpu` wants other code than a thread with MXCSR as it is at first: the dispatcher is to look at it.
+pub fn is_special(cpu: &CpuState) -> bool {
+    cpu.unmasked != 0 || flushes(cpu)
+}
+
+/// From now on [`some_thread_flushes`]. False when it was so already.
+pub fn set_flushing() -> bool {
+    !FLUSHES.swap(true, Ordering::SeqCst)
 }
 
 /// The exceptions that `mxcsr` does not mask, as bits of FPSR: IE DE ZE OE UE PE are IOC IDC DZC OFC UFC IXC.

@@ -9,7 +9,7 @@ use crate::state::{CpuState, nzcv};
 pub const MXCSR_MASK: u32 = 0xffff;
 
 /// LDMXCSR: a = the new value, b = the address of the next instruction; #GP when a reserved bit is set. Ends translated code when it unmasks
-/// an exception: what follows may have to be translated anew.
+/// an exception or has denormals flushed: what follows may have to be translated anew.
 ///
 /// # Safety
 /// `cpu` is the running thread's state.
@@ -23,7 +23,7 @@ pub unsafe extern "C" fn ldmxcsr(cpu: *mut CpuState, value: u64, next: u64, _: u
     }
     fp::set_mxcsr(cpu, value);
     cpu.guest_fpsr = 0;
-    if cpu.unmasked != 0 {
+    if fp::is_special(cpu) {
         super::segment::go_on_at(cpu, next);
     }
     0

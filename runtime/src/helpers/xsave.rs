@@ -79,7 +79,7 @@ pub unsafe extern "C" fn xsave(cpu: *mut CpuState, a: u64, b: u64, next: u64) ->
         }
         if restore(cpu, asked, &area, wide).is_none() {
             raise(cpu, Trap::GeneralProtection);
-        } else if cpu.unmasked != 0 {
+        } else if crate::enter::fp::is_special(cpu) {
             super::segment::go_on_at(cpu, next);
         }
         return 0;

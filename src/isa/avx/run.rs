@@ -474,6 +474,7 @@ fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V], first: bool) {
             let (x, y) = if max { (v(a), v(b)) } else { (v(b), v(a)) };
             cx.m.fcmp(fp, x, y, true);
             cx.m.fcsel(fp, d, v(a), v(b), Cond::Gt);
+            cx.flush(Shape::Scalar, fp, d);
         }
         _ => {}
     }

@@ -119,6 +119,8 @@ pub struct Cx<'a> {
     pub alone: bool,
     /// Some thread has unmasked SSE exceptions (see `traps`).
     pub fp_traps: bool,
+    /// Some thread flushes denormals by FPCR.FZ: what picks an operand by a comparison flushes it too.
+    pub flushes: bool,
     /// Index of the instruction being lowered.
     pub at: usize,
     flags: FlagState,
@@ -237,6 +239,7 @@ impl<'a> Cx<'a> {
             ordering,
             alone: false,
             fp_traps: false,
+            flushes: false,
             at: 0,
             flags: CANONICAL,
             labels: b.labels,

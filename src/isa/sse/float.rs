@@ -237,6 +237,21 @@ pub fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
     })
 }
 
+impl Cx<'_> {
+    /// After `r` = an operand that a comparison picked: a denormal becomes zero, with its sign, if denormals are zeros. A NaN stays as it is, which it would by no
+    /// operation that flushes, so the comparison with zero is used, which does.
+    pub fn flush(&mut self, shape: Shape, fp: Fp, r: V) {
+        if !self.flushes || self.host.afp {
+            return;
+        }
+        self.keep_free_of_fixing();
+        self.m.zero_v(FIX_U);
+        self.m.fcmeq(shape, fp, FIX_T, r, FIX_U);
+        self.m.ushr(lanes(fp), FIX_T, FIX_T, 1);
+        self.m.bic_v(r, r, FIX_T);
+    }
+}
+
 /// MIN and MAX: the second operand unless the first compares less (greater); so for equal zeros and for any NaN, which also signals.
 pub fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
@@ -246,15 +261,17 @@ pub fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool
         let t = if shape == Packed && d != a && d != b { d } else { cx.vtmp() };
         let (x, y) = if max { (a, b) } else { (b, a) };
         cx.m.fcmgt(shape, fp, t, x, y);
-        match shape {
-            Packed if d == a => cx.m.bif(d, b, t),
-            Packed if d == b => cx.m.bit(d, a, t),
-            Packed => cx.m.bsl(d, a, b),
-            Scalar => {
-                cx.m.bsl(t, a, b);
-                cx.merge_into(fp, d, a, t);
-            }
+        if shape == Scalar {
+            cx.m.bsl(t, a, b);
+            cx.flush(Scalar, fp, t);
+            return cx.merge_into(fp, d, a, t);
         }
+        match d {
+            _ if d == a => cx.m.bif(d, b, t),
+            _ if d == b => cx.m.bit(d, a, t),
+            _ => cx.m.bsl(d, a, b),
+        }
+        cx.flush(Packed, fp, d);
     })
 }
 

@@ -739,6 +739,7 @@ fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V]) {
                 cx.m.fcmp(fp, x, y, true);
                 cx.m.fcsel(fp, d, v(a), v(b), Cond::Gt);
             }
+            cx.flush(shape, fp, d);
         }
         Kind::Lanes(op, ar, a, b) => op(&mut cx.m, ar, d, v(a), v(b)),
         Kind::Shift(op, ar, a, by) => op(&mut cx.m, ar, d, v(a), by),

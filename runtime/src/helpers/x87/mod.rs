@@ -225,7 +225,7 @@ pub unsafe extern "C" fn memory_image(cpu: *mut CpuState, a: u64, b: u64, next: 
             unsafe { std::ptr::copy_nonoverlapping(b as *const u8, image.as_mut_ptr(), 512) };
             if image::fxrstor(cpu, variant, &image).is_err() {
                 raise(cpu, Trap::GeneralProtection);
-            } else if cpu.unmasked != 0 {
+            } else if crate::enter::fp::is_special(cpu) {
                 super::segment::go_on_at(cpu, next);
             }
         }
