@@ -8,7 +8,7 @@ use crate::truth::native::Native;
 use crate::truth::state::{Case, Outcome, State, Wire};
 use crate::truth::text::{self, Recorded};
 use crate::truth::{START, state};
-use iced_x86::{Code, EncodingKind};
+use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -176,6 +176,21 @@ impl Drop for Server {
     }
 }
 
+/// Whether the CPU read a bit that was undefined then, in an instruction the program does not name: a return address that a store changed leads into the
+/// middle of one. Nothing can then be said of what came of it.
+fn reads_undefined(native: &mut Native, case: &Case) -> bool {
+    let mut undefined = mask::Undefined::default();
+    for rip in native.trace(case) {
+        let Some(bytes) = case.code.get((rip - START) as usize..).filter(|_| rip >= START) else { continue };
+        let i = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode();
+        if undefined.read_by(&i) {
+            return true;
+        }
+        undefined = undefined.after(&i, None);
+    }
+    false
+}
+
 /// What is wrong with a program started from a state; `None` when both sides agree, or the case says nothing.
 fn disagreement(
     native: &mut Native,
@@ -198,7 +213,8 @@ fn disagreement(
         Ok(got) => mask::differences(&expected, got, undefined),
         Err(e) => vec![e.clone()],
     };
-    Ok((!differences.is_empty()).then_some(Failure { case, expected, undefined, differences }))
+    let says_something = !differences.is_empty() && !reads_undefined(native, &case);
+    Ok(says_something.then_some(Failure { case, expected, undefined, differences }))
 }
 
 const DIED: &str = "the translator's process died";
@@ -358,6 +374,10 @@ pub fn main(args: &[String]) -> Result<bool, String> {
                 Ok(got) => mask::differences(&expected, got, undefined),
                 Err(e) => vec![e.clone()],
             };
+            if !differences.is_empty() && reads_undefined(&mut native, &case) {
+                continue;
+            }
+            let t = tally.entry(family).or_default();
             t.0 += 1;
             if differences.is_empty() {
                 continue;

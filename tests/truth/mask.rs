@@ -240,11 +240,11 @@ fn same_bad_address(expected: Option<Fault>, got: Option<Fault>) -> bool {
     matches!((expected, got), (Some(e), Some(g)) if bus_or_segv(e) && e.code == SI_KERNEL && bus_or_segv(g))
 }
 
-/// An operand of 10 or more bytes is accessed in parts here, and the part that faults need not be the first: the address is that of
+/// An operand of 10 to 32 bytes is accessed in parts here, and the part that faults need not be the first: the address is that of
 /// another of its bytes.
 fn same_operand(expected: Option<Fault>, got: Option<Fault>) -> bool {
     matches!((expected, got), (Some(e), Some(g))
-        if e.signal == g.signal && e.code == g.code && e.addr.abs_diff(g.addr) < 16 && e.addr >> 12 == g.addr >> 12)
+        if e.signal == g.signal && e.code == g.code && e.addr.abs_diff(g.addr) < 32 && e.addr >> 12 == g.addr >> 12)
 }
 
 /// Whether `i`, with registers as in `s`, accesses a non-canonical address. The CPU raises #GP or #SS there; AArch64 ignores the top byte of

@@ -3,7 +3,7 @@
 
 use super::state::{Case, Fault, Outcome, State, rest_digest};
 use super::{CODE, CODE_SIZE, DATA, DATA_RO, DATA_RW, START, WINDOW, WINDOW_SIZE};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Where the trampoline keeps its own data: below 2 GiB, so that absolute addressing reaches it whatever the guest left
 /// in the registers.
@@ -71,6 +71,10 @@ static FAULT_SIGNAL: AtomicU64 = AtomicU64::new(0);
 static FAULT_CODE: AtomicU64 = AtomicU64::new(0);
 static FAULT_ADDR: AtomicU64 = AtomicU64::new(0);
 static FAULT_RIP: AtomicU64 = AtomicU64::new(0);
+/// While a case is traced: the addresses of the instructions that ran, in order, and how many there are.
+static TRACING: AtomicBool = AtomicBool::new(false);
+static TRACED: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
+static STEPS: AtomicUsize = AtomicUsize::new(0);
 /// Number of the case being run (odd while inside), and what the last timer tick saw.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 static LAST_TICK: AtomicU64 = AtomicU64::new(0);
@@ -101,6 +105,19 @@ impl Native {
         // SAFETY: CODE was just mapped writable with CODE_SIZE bytes.
         unsafe { std::ptr::write_bytes(CODE as *mut u8, 0xcc, CODE_SIZE) };
         Ok(Self { gs_base: 0 })
+    }
+
+    /// Runs `case` by single steps; the addresses of the instructions that ran, as many as are kept.
+    pub fn trace(&mut self, case: &Case) -> Vec<u64> {
+        const TF: u64 = 1 << 8;
+        let mut case = case.clone();
+        case.state.flags |= TF;
+        STEPS.store(0, Ordering::Relaxed);
+        TRACING.store(true, Ordering::Relaxed);
+        self.run(&case);
+        TRACING.store(false, Ordering::Relaxed);
+        let steps = STEPS.load(Ordering::Relaxed).min(TRACED.len());
+        TRACED[..steps].iter().map(|a| a.load(Ordering::Relaxed)).collect()
     }
 
     /// Runs `case` on the CPU.
@@ -271,6 +288,21 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, uc: *mut libc::
         // SAFETY: resets one signal's action.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
         return;
+    }
+    const TRAP_TRACE: i32 = 2;
+    // SAFETY: the kernel passed `info` and `uc`.
+    unsafe {
+        if TRACING.load(Ordering::Relaxed) && signal == libc::SIGTRAP && (*info).si_code == TRAP_TRACE {
+            // The trap comes before the instruction at rip. Those of the trampoline step too.
+            let rip = (*uc.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] as u64;
+            if (CODE..CODE + CODE_SIZE as u64).contains(&rip) {
+                let n = STEPS.fetch_add(1, Ordering::Relaxed);
+                if let Some(to) = TRACED.get(n) {
+                    to.store(rip, Ordering::Relaxed);
+                }
+            }
+            return;
+        }
     }
     // SAFETY: the kernel passed `info` and `uc`.
     unsafe { leave(signal, (*info).si_code, (*info).si_addr() as u64, uc.cast()) }
