@@ -48,8 +48,16 @@ impl Program {
                     .is_some_and(|top| top <= b && (n + 1 < top && t >= top && t <= b || n > b && t <= b && t > top))
             })
         };
+        // A jump by a register, which the LEA before it sets, must not be reached but by that.
+        let by_register =
+            |n: usize| self.items.get(n).is_some_and(|i| i.instruction.flow_control() == FlowControl::IndirectBranch);
         self.items.iter().enumerate().all(|(n, item)| match item.target {
-            Some(t) if into(n, t) => false,
+            _ if self.items.len() > 1 && by_register(n) => {
+                n > 0
+                    && self.items[n - 1].target.is_some_and(|t| t > n)
+                    && self.items[n - 1].instruction.mnemonic() == Mnemonic::Lea
+            }
+            Some(t) if into(n, t) || by_register(t) => false,
             None => true,
             Some(t) if item.instruction.mnemonic() == Mnemonic::Lea => t > n + 1,
             Some(t) => t > n || t > 0 && n > 0 && counter(n - 1, false) && counter(t - 1, true),
@@ -145,14 +153,8 @@ impl Program {
                 }
             }
         }
-        // Makers' CPUs differ in which of several NaNs comes out of the sum, and in what FSTPNCE, which is not in the manual, makes of an
-        // empty register: the record is from one of them, this CPU may be another.
-        let by_maker = |i: &Instruction| {
-            use Mnemonic::*;
-            matches!(i.mnemonic(), Dpps | Dppd | Vdpps | Vdppd | Fstpnce)
-        };
         let bad = |k: usize| {
-            if by_maker(&self.items[k].instruction) {
+            if other_maker() && forms::by_maker(self.items[k].instruction.code()) {
                 return true;
             }
             before[k].read_by(&self.items[k].instruction) || mask::undefined_value(&self.items[k].instruction, cl)
@@ -168,6 +170,14 @@ impl Program {
         if outcome.fault.is_some_and(|f| f.code == SI_KERNEL)
             && here.is_some_and(|h| mask::non_canonical(&h.instruction, &outcome.state))
         {
+            return None;
+        }
+        // The CPU looks at a branch's target before it goes there, the translator when it has come there, and bit 63 of it never.
+        let jumps = |i: &Instruction| {
+            use FlowControl::{IndirectBranch, IndirectCall, Return};
+            matches!(i.flow_control(), Return | IndirectBranch | IndirectCall)
+        };
+        if outcome.fault.is_some_and(|f| f.code == SI_KERNEL) && here.is_some_and(|h| jumps(&h.instruction)) {
             return None;
         }
         let fault = outcome.fault.is_some_and(|f| matches!(f.signal, 7 | 8 | 11));
@@ -197,6 +207,17 @@ impl Program {
         }
         Some(u)
     }
+}
+
+/// Whether the CPU under this process is not of the maker whose the guest's says it is.
+fn other_maker() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (here, guest) = (std::arch::x86_64::__cpuid(0), xrun::isa::cpuid::cpuid(0, 0));
+        [here.ebx, here.ecx, here.edx] != guest[1..]
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// The x87 status word's TOP.

@@ -617,6 +617,9 @@ pub fn encode(i: &Instruction, ip: u64) -> Option<Vec<u8>> {
 /// The family a form is counted and filed under.
 pub fn family(code: Code) -> &'static str {
     use Mnemonic::*;
+    if by_maker(code) {
+        return "makers";
+    }
     let features = code.cpuid_features();
     let has = |f: CpuidFeature| features.contains(&f);
     if code.op_code().encoding() == EncodingKind::VEX {
@@ -668,6 +671,13 @@ pub fn family(code: Code) -> &'static str {
         _ if code.condition_code() != iced_x86::ConditionCode::None => "mov",
         _ => "system",
     }
+}
+
+/// Makers' CPUs differ in which of several NaNs comes out of a sum of products, and in what FSTPNCE, which is in no manual, makes of an empty register. The translator
+/// does what the CPUs of the maker do that CPUID names.
+pub fn by_maker(code: Code) -> bool {
+    use Mnemonic::*;
+    matches!(code.mnemonic(), Dpps | Dppd | Vdpps | Vdppd | Fstpnce)
 }
 
 /// MIN and MAX of floating-point numbers.

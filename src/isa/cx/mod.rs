@@ -293,6 +293,7 @@ impl<'a> Cx<'a> {
     fn try_lower(&mut self, f: &impl Fn(&mut Self) -> super::Lowered) -> super::Lowered {
         let (word, cold, flags, marks) = (self.m.here(), self.cold.len(), self.flags, self.result.marks.len());
         let (at, tmp, uppers, labels) = (self.at, self.tmp, self.uppers, self.m.labels());
+        let aligned = self.aligned.len();
         self.short_of_scratch = false;
         self.watch = None;
         let mut done = f(self);
@@ -303,6 +304,7 @@ impl<'a> Cx<'a> {
             self.m.rewind(word);
             self.cold.truncate(cold);
             self.result.marks.truncate(marks);
+            self.aligned.truncate(aligned);
             self.flags = flags;
             (self.at, self.tmp, self.uppers) = (at, tmp, uppers);
             for routine in self.nan_routines.iter_mut().chain(&mut self.x87_routines) {

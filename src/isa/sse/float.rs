@@ -314,6 +314,7 @@ pub fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 }
 
 /// DPPS, DPPD: products of the lanes imm8[7:4] picks, zero for the others; their sum, in pairs, to the lanes imm8[3:0] picks, zero to the others.
+/// Makers differ in which of several NaNs comes out; this is what Intel's CPUs do: each lane adds the one beside it, that one first, then the lane of the other half, its own first.
 pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     let imm = u32::from(cx.imm8(i));
     let count = if fp == S { 4 } else { 2 };
@@ -323,7 +324,7 @@ pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     };
     binary(cx, i, |cx, d, a, b| {
         let (select, place) = (mask(imm >> 4), mask(imm & 15));
-        let (x, y, p, t) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
+        let (x, mut y, mut p, t) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
         // Lanes left out become 0 * 0: no exception, and plus zero.
         if select != u128::MAX {
             cx.m.ldr_q_literal(t, select);
@@ -335,12 +336,16 @@ pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
             cx.m.fmul(Packed, fp, p, a, b);
             cx.fix_nan(Packed, fp, p, a, b);
         }
-        for _ in 0..count / 2 {
-            cx.m.uzp1(lanes(fp), x, p, p);
-            cx.m.uzp2(lanes(fp), y, p, p);
-            cx.m.fadd(Packed, fp, p, x, y);
-            cx.fix_nan(Packed, fp, p, x, y);
+        if fp == S {
+            cx.m.rev64(Ar::S4, x, p);
+            cx.m.fadd(Packed, fp, y, x, p);
+            cx.fix_nan(Packed, fp, y, x, p);
+            std::mem::swap(&mut p, &mut y);
         }
+        cx.m.ext(x, p, p, 8);
+        cx.m.fadd(Packed, fp, y, p, x);
+        cx.fix_nan(Packed, fp, y, p, x);
+        p = y;
         if place == u128::MAX {
             cx.m.mov_v(d, p);
         } else {

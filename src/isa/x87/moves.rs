@@ -220,48 +220,46 @@ fn fst_register(cx: &mut Cx<'_>, n: u32, pop: bool, done: Label) -> Lowered {
     cx.fstack();
     cx.frotate(true);
     cx.m.tbz(LINK, 0, slow);
-    if n != 0 {
-        cx.faddr(X(0), 0);
-        cx.m.ldr_v(16, V(0), Addr::Off(X(0), REGS));
-        cx.m.add_imm(Sz::W, X(1), T, n);
-        cx.m.and_imm(Sz::W, X(1), X(1), 7);
-        cx.m.movz(Sz::W, LINK, 1, 0);
-        cx.m.lslv(Sz::W, LINK, LINK, X(1));
-        cx.m.orr(Sz::W, U, U, LINK);
-        cx.faddr(X(0), n);
-        cx.m.str_v(16, V(0), Addr::Off(X(0), REGS));
-        if !pop {
-            cx.m.str(1, U, super::IN_USE);
-        }
-    }
+    copy_top(cx, n);
     if pop {
         cx.fpop();
+    } else if n != 0 {
+        cx.m.str(1, U, super::IN_USE);
     }
     cx.fclean();
     cx.m.bind(done);
     Ok(())
 }
 
-/// FSTPNCE ST(n), D9 D8: FSTP that takes an empty register as it is, tag and all.
+/// FSTPNCE ST(n), D9 D8: FSTP that raises nothing when ST(0) is empty. It is in no manual, and makers differ in what becomes of ST(n) then: as on Intel's CPUs it
+/// stays as it was.
 fn fstpnce(cx: &mut Cx<'_>, n: u32) -> Lowered {
+    let empty = cx.m.label();
     cx.fwait();
     cx.fstack();
+    cx.frotate(true);
+    cx.m.tbz(LINK, 0, empty);
+    copy_top(cx, n);
+    cx.m.bind(empty);
+    cx.fpop();
+    cx.fclean();
+    Ok(())
+}
+
+/// ST(n) = ST(0), which is not empty.
+fn copy_top(cx: &mut Cx<'_>, n: u32) {
+    if n == 0 {
+        return;
+    }
+    cx.faddr(X(0), 0);
+    cx.m.ldr_v(16, V(0), Addr::Off(X(0), REGS));
     cx.m.add_imm(Sz::W, X(1), T, n);
     cx.m.and_imm(Sz::W, X(1), X(1), 7);
     cx.m.movz(Sz::W, LINK, 1, 0);
     cx.m.lslv(Sz::W, LINK, LINK, X(1));
-    cx.m.bic(Sz::W, LINK, U, LINK);
-    cx.m.lsrv(Sz::W, U, U, T);
-    cx.m.and_imm(Sz::W, U, U, 1);
-    cx.m.lslv(Sz::W, U, U, X(1));
     cx.m.orr(Sz::W, U, U, LINK);
-    cx.faddr(X(0), 0);
-    cx.m.ldr_v(16, V(0), Addr::Off(X(0), REGS));
     cx.faddr(X(0), n);
     cx.m.str_v(16, V(0), Addr::Off(X(0), REGS));
-    cx.fpop();
-    cx.fclean();
-    Ok(())
 }
 
 fn fxch(cx: &mut Cx<'_>, n: u32) -> Lowered {
