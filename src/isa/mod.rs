@@ -55,13 +55,13 @@ pub struct Row {
     pub lower: Lower,
 }
 
-/// `rows!("family"; Add => |cx, i| alu::add(cx, i), ...)` makes a family's table.
+/// `rows!("family"; Add => |cx, i| alu::add(cx, i), Paddb | Vpaddb => ..., ...)` makes a family's table.
 #[macro_export]
 macro_rules! rows {
-    ($family:literal; $($m:ident => $f:expr),* $(,)?) => {
+    ($family:literal; $($($m:ident)|+ => $f:expr),* $(,)?) => {
         /// The family's rows.
         pub const ROWS: &[$crate::isa::Row] =
-            &[$($crate::isa::Row { mnemonic: iced_x86::Mnemonic::$m, family: $family, lower: $f }),*];
+            &[$($($crate::isa::Row { mnemonic: iced_x86::Mnemonic::$m, family: $family, lower: $f }),+),*];
     };
 }
 
@@ -71,8 +71,7 @@ pub const FAMILIES: &[&[Row]] = &[
     alu::ROWS,
     atomic::ROWS,
     avx::arith::ROWS,
-    avx::crypto::ROWS,
-    avx::float::ROWS,
+    avx::f16c::ROWS,
     avx::fma::ROWS,
     avx::masked::ROWS,
     avx::moves::ROWS,

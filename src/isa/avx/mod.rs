@@ -1,27 +1,25 @@
-//! AVX, AVX2, FMA, F16C (SDM vol. 1, chapter 14; vol. 2): what SSE does, with a destination of its own, on 128 or 256 bits.
+//! AVX, AVX2, FMA, F16C (SDM vol. 1, chapter 14; vol. 2): what only VEX-encoded instructions do. The VEX forms of SSE's instructions stand in the rows of
+//! [`super::sse`], which does 256 bits as twice 128.
 //!
-//! The lower 128 bits of a YMM register are its XMM register, in v16-v31; the upper ones are asked for by number ([`Cx::upper`]). Most rows here name a
-//! function of [`super::sse`], which does 256 bits as twice 128. What is particular to AVX has its function in this directory.
+//! The lower 128 bits of a YMM register are its XMM register, in v16-v31; the upper ones are asked for by number ([`Cx::upper`]).
 //! A VEX-encoded instruction that writes an XMM register clears the upper half (vol. 1, 14.1.2): that is done here, for all of them.
 //!
 //! | file | rows |
 //! |---|---|
-//! | [`arith`] | packed integers, logic, shifts, tests |
-//! | [`float`] | floating point, comparisons, conversions |
+//! | [`arith`] | shifts by counts in lanes, tests of signs |
+//! | [`f16c`] | conversions of half precision |
 //! | [`fma`] | fused multiplication and addition |
-//! | [`moves`] | moves, insertions, extractions, broadcasts, VZEROUPPER |
-//! | [`shuffle`] | shuffles, permutations, blends, packs |
+//! | [`moves`] | halves inserted and extracted, broadcasts, VZEROUPPER |
+//! | [`shuffle`] | permutations |
 //! | [`masked`] | masked moves and gathers |
 //! | [`run`] | scalar code of several instructions together |
-//! | [`crypto`] | AES, carry-less multiplication, string compares |
 
 use super::cx::Cx;
 use super::{Decline, Lowered};
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
 
 pub mod arith;
-pub mod crypto;
-pub mod float;
+pub mod f16c;
 pub mod fma;
 pub mod masked;
 pub mod moves;

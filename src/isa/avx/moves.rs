@@ -1,53 +1,14 @@
-//! Moves, insertions, extractions, broadcasts, VZEROUPPER (SDM vol. 2).
+//! Halves of YMM registers inserted and extracted, broadcasts, VZEROUPPER (SDM vol. 2).
 
 use crate::emit::V;
 use crate::emit::simd::Ar;
 use crate::isa::Lowered;
 use crate::isa::cx::Cx;
-use crate::isa::sse::moves::*;
-use crate::isa::sse::{Width, unary};
+use crate::isa::sse::Width;
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 
 rows! { "avx moves";
-    Vmovaps => |cx, i| whole(cx, i, true),
-    Vmovapd => |cx, i| whole(cx, i, true),
-    Vmovdqa => |cx, i| whole(cx, i, true),
-    Vmovups => |cx, i| whole(cx, i, false),
-    Vmovupd => |cx, i| whole(cx, i, false),
-    Vmovdqu => |cx, i| whole(cx, i, false),
-    Vlddqu => |cx, i| whole(cx, i, false),
-    Vmovntps => |cx, i| whole(cx, i, true),
-    Vmovntpd => |cx, i| whole(cx, i, true),
-    Vmovntdq => |cx, i| whole(cx, i, true),
-    Vmovntdqa => |cx, i| whole(cx, i, true),
-    Vmovss => |cx, i| scalar(cx, i, 2),
-    Vmovsd => |cx, i| scalar(cx, i, 3),
-    Vmovd => |cx, i| movd(cx, i),
-    Vmovq => |cx, i| movd(cx, i),
-    Vmovlps => |cx, i| half(cx, i, 0),
-    Vmovlpd => |cx, i| half(cx, i, 0),
-    Vmovhps => |cx, i| half(cx, i, 1),
-    Vmovhpd => |cx, i| half(cx, i, 1),
-    Vmovhlps => |cx, i| between(cx, i, 0, 1),
-    Vmovlhps => |cx, i| between(cx, i, 1, 0),
-    Vmovddup => |cx, i| unary(cx, i, |cx, d, n| cx.m.dup(Ar::D2, d, n, 0)),
-    Vmovsldup => |cx, i| unary(cx, i, |cx, d, n| cx.m.trn1(Ar::S4, d, n, n)),
-    Vmovshdup => |cx, i| unary(cx, i, |cx, d, n| cx.m.trn2(Ar::S4, d, n, n)),
-    Vmovmskps => |cx, i| movmskps(cx, i),
-    Vmovmskpd => |cx, i| movmskpd(cx, i),
-    Vpmovmskb => |cx, i| pmovmskb(cx, i),
-    Vpinsrb => |cx, i| pinsr(cx, i, 0),
-    Vpinsrw => |cx, i| pinsr(cx, i, 1),
-    Vpinsrd => |cx, i| pinsr(cx, i, 2),
-    Vpinsrq => |cx, i| pinsr(cx, i, 3),
-    Vpextrb => |cx, i| pextr(cx, i, 0),
-    Vpextrw => |cx, i| pextr(cx, i, 1),
-    Vpextrd => |cx, i| pextr(cx, i, 2),
-    Vpextrq => |cx, i| pextr(cx, i, 3),
-    Vextractps => |cx, i| pextr(cx, i, 2),
-    Vinsertps => |cx, i| insertps(cx, i),
-    Vmaskmovdqu => |cx, i| maskmov(cx, i),
     Vinsertf128 => |cx, i| insert(cx, i),
     Vinserti128 => |cx, i| insert(cx, i),
     Vextractf128 => |cx, i| extract(cx, i),

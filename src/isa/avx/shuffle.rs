@@ -1,57 +1,15 @@
-//! Shuffles, permutations, blends, packs (SDM vol. 2, the VEX forms of SSE's; VPERM*, VPBLENDD).
+//! Permutations (SDM vol. 2, VPERM*).
 
+use crate::emit::V;
 use crate::emit::simd::Ar;
-use crate::emit::{Masm, V};
 use crate::isa::Lowered;
 use crate::isa::cx::Cx;
-use crate::isa::sse::shuffle::*;
-use crate::isa::sse::{Width, binary, unary, unary_halves};
+use crate::isa::sse::shuffle::{low_high, picks, shuffle_s};
+use crate::isa::sse::{binary, unary, unary_halves};
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 
 rows! { "avx shuffle";
-    Vpshufd => |cx, i| pshufd(cx, i),
-    Vpshuflw => |cx, i| pshufw(cx, i, 0),
-    Vpshufhw => |cx, i| pshufw(cx, i, 4),
-    Vpshufb => |cx, i| binary(cx, i, pshufb),
-    Vshufps => |cx, i| shufps(cx, i),
-    Vshufpd => |cx, i| shufpd(cx, i),
-    Vunpcklps => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Vunpckhps => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Vunpcklpd => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Vunpckhpd => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
-    Vpunpcklbw => |cx, i| permute(cx, i, Masm::zip1, Ar::B16),
-    Vpunpcklwd => |cx, i| permute(cx, i, Masm::zip1, Ar::H8),
-    Vpunpckldq => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Vpunpcklqdq => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Vpunpckhbw => |cx, i| permute(cx, i, Masm::zip2, Ar::B16),
-    Vpunpckhwd => |cx, i| permute(cx, i, Masm::zip2, Ar::H8),
-    Vpunpckhdq => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Vpunpckhqdq => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
-    Vpacksswb => |cx, i| pack(cx, i, Masm::sqxtn, 0),
-    Vpackssdw => |cx, i| pack(cx, i, Masm::sqxtn, 1),
-    Vpackuswb => |cx, i| pack(cx, i, Masm::sqxtun, 0),
-    Vpackusdw => |cx, i| pack(cx, i, Masm::sqxtun, 1),
-    Vpalignr => |cx, i| palignr(cx, i),
-    Vpmovsxbw => |cx, i| extend(cx, i, Masm::sshll, 0, 1),
-    Vpmovsxbd => |cx, i| extend(cx, i, Masm::sshll, 0, 2),
-    Vpmovsxbq => |cx, i| extend(cx, i, Masm::sshll, 0, 3),
-    Vpmovsxwd => |cx, i| extend(cx, i, Masm::sshll, 1, 2),
-    Vpmovsxwq => |cx, i| extend(cx, i, Masm::sshll, 1, 3),
-    Vpmovsxdq => |cx, i| extend(cx, i, Masm::sshll, 2, 3),
-    Vpmovzxbw => |cx, i| extend(cx, i, Masm::ushll, 0, 1),
-    Vpmovzxbd => |cx, i| extend(cx, i, Masm::ushll, 0, 2),
-    Vpmovzxbq => |cx, i| extend(cx, i, Masm::ushll, 0, 3),
-    Vpmovzxwd => |cx, i| extend(cx, i, Masm::ushll, 1, 2),
-    Vpmovzxwq => |cx, i| extend(cx, i, Masm::ushll, 1, 3),
-    Vpmovzxdq => |cx, i| extend(cx, i, Masm::ushll, 2, 3),
-    Vblendps => |cx, i| blend(cx, i, 2),
-    Vblendpd => |cx, i| blend(cx, i, 3),
-    Vpblendw => |cx, i| blend(cx, i, 1),
-    Vpblendd => |cx, i| blend(cx, i, 2),
-    Vblendvps => |cx, i| blend_by(cx, i, Ar::S4),
-    Vblendvpd => |cx, i| blend_by(cx, i, Ar::D2),
-    Vpblendvb => |cx, i| blend_by(cx, i, Ar::B16),
     Vpermilps => |cx, i| permute_singles(cx, i),
     Vpermilpd => |cx, i| permute_doubles(cx, i),
     Vperm2f128 => |cx, i| permute_halves(cx, i),
@@ -60,17 +18,6 @@ rows! { "avx shuffle";
     Vpermpd => |cx, i| permute_quads(cx, i),
     Vpermd => |cx, i| permute_all(cx, i),
     Vpermps => |cx, i| permute_all(cx, i),
-}
-
-/// VBLENDV: the mask is the last operand.
-fn blend_by(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
-    if Width::of(i) == Width::Vex256 {
-        let mask = cx.vsrc_halves(i, 3)?;
-        crate::isa::sse::halves(cx, i, |cx, half, d, a, b| pick_by_sign(cx, ar, d, [a, b], mask[half as usize]))
-    } else {
-        let mask = cx.vreg(i, 3)?;
-        binary(cx, i, |cx, d, a, b| pick_by_sign(cx, ar, d, [a, b], mask))
-    }
 }
 
 /// Byte indices for 32-bit lanes, of the lane numbers in the low bits of `from` that `mask` has: times 4, in each byte, plus the byte's own number.

@@ -10,7 +10,7 @@ use crate::emit::{Addr, Sz, V, X};
 use crate::guest::Flags;
 use crate::isa::sse::xmm;
 use crate::isa::{Lower, Lowered, row};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
 use std::mem::offset_of;
 use xrun_runtime::engine::Trap;
 use xrun_runtime::state::CpuState;
@@ -42,6 +42,7 @@ fn raises(i: &Instruction) -> bool {
         Cvtpi2ps | Cvtps2pi | Cvttps2pi | Cvtpd2pi | Cvttpd2pi => true,
         m => {
             !i.is_string_instruction()
+                && i.code().encoding() == EncodingKind::Legacy
                 && row(m).is_some_and(|r| matches!(r.family, "sse float" | "sse compare" | "sse convert"))
         }
     }

@@ -12,102 +12,102 @@ use iced_x86::{Instruction, OpKind};
 use xrun_runtime::engine::FlagForm;
 
 rows! { "sse integer";
-    Paddb => |cx, i| op3(cx, i, Masm::add_v, Ar::B16),
-    Paddw => |cx, i| op3(cx, i, Masm::add_v, Ar::H8),
-    Paddd => |cx, i| op3(cx, i, Masm::add_v, Ar::S4),
-    Paddq => |cx, i| op3(cx, i, Masm::add_v, Ar::D2),
-    Psubb => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::B16),
-    Psubw => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::H8),
-    Psubd => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::S4),
-    Psubq => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::D2),
-    Paddsb => |cx, i| op3(cx, i, Masm::sqadd, Ar::B16),
-    Paddsw => |cx, i| op3(cx, i, Masm::sqadd, Ar::H8),
-    Paddusb => |cx, i| op3(cx, i, Masm::uqadd, Ar::B16),
-    Paddusw => |cx, i| op3(cx, i, Masm::uqadd, Ar::H8),
-    Psubsb => |cx, i| op3(cx, i, Masm::sqsub, Ar::B16),
-    Psubsw => |cx, i| op3(cx, i, Masm::sqsub, Ar::H8),
-    Psubusb => |cx, i| op3(cx, i, Masm::uqsub, Ar::B16),
-    Psubusw => |cx, i| op3(cx, i, Masm::uqsub, Ar::H8),
-    Pavgb => |cx, i| op3(cx, i, Masm::urhadd, Ar::B16),
-    Pavgw => |cx, i| op3(cx, i, Masm::urhadd, Ar::H8),
-    Pminub => |cx, i| op3(cx, i, Masm::umin, Ar::B16),
-    Pminuw => |cx, i| op3(cx, i, Masm::umin, Ar::H8),
-    Pminud => |cx, i| op3(cx, i, Masm::umin, Ar::S4),
-    Pminsb => |cx, i| op3(cx, i, Masm::smin, Ar::B16),
-    Pminsw => |cx, i| op3(cx, i, Masm::smin, Ar::H8),
-    Pminsd => |cx, i| op3(cx, i, Masm::smin, Ar::S4),
-    Pmaxub => |cx, i| op3(cx, i, Masm::umax, Ar::B16),
-    Pmaxuw => |cx, i| op3(cx, i, Masm::umax, Ar::H8),
-    Pmaxud => |cx, i| op3(cx, i, Masm::umax, Ar::S4),
-    Pmaxsb => |cx, i| op3(cx, i, Masm::smax, Ar::B16),
-    Pmaxsw => |cx, i| op3(cx, i, Masm::smax, Ar::H8),
-    Pmaxsd => |cx, i| op3(cx, i, Masm::smax, Ar::S4),
-    Pcmpeqb => |cx, i| equal(cx, i, Ar::B16),
-    Pcmpeqw => |cx, i| equal(cx, i, Ar::H8),
-    Pcmpeqd => |cx, i| equal(cx, i, Ar::S4),
-    Pcmpeqq => |cx, i| equal(cx, i, Ar::D2),
-    Pcmpgtb => |cx, i| op3(cx, i, Masm::cmgt, Ar::B16),
-    Pcmpgtw => |cx, i| op3(cx, i, Masm::cmgt, Ar::H8),
-    Pcmpgtd => |cx, i| op3(cx, i, Masm::cmgt, Ar::S4),
-    Pcmpgtq => |cx, i| op3(cx, i, Masm::cmgt, Ar::D2),
-    Pmullw => |cx, i| op3(cx, i, Masm::mul_v, Ar::H8),
-    Pmulld => |cx, i| op3(cx, i, Masm::mul_v, Ar::S4),
-    Phaddw => |cx, i| op3(cx, i, Masm::addp_v, Ar::H8),
-    Phaddd => |cx, i| op3(cx, i, Masm::addp_v, Ar::S4),
-    Phaddsw => |cx, i| pairwise(cx, i, Masm::sqadd, Ar::H8),
-    Phsubw => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::H8),
-    Phsubd => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::S4),
-    Phsubsw => |cx, i| pairwise(cx, i, Masm::sqsub, Ar::H8),
-    Pabsb => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::B16, d, n)),
-    Pabsw => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::H8, d, n)),
-    Pabsd => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::S4, d, n)),
-    Psignb => |cx, i| sign(cx, i, Ar::B16),
-    Psignw => |cx, i| sign(cx, i, Ar::H8),
-    Psignd => |cx, i| sign(cx, i, Ar::S4),
-    Pmulhw => |cx, i| mul_high(cx, i, Masm::smull_v),
-    Pmulhuw => |cx, i| mul_high(cx, i, Masm::umull_v),
-    Pmulhrsw => |cx, i| binary(cx, i, mulhrs),
-    Pmuludq => |cx, i| mul_even(cx, i, Masm::umull_v),
-    Pmuldq => |cx, i| mul_even(cx, i, Masm::smull_v),
-    Pmaddwd => |cx, i| binary(cx, i, maddwd),
-    Pmaddubsw => |cx, i| binary(cx, i, maddubsw),
-    Psadbw => |cx, i| binary(cx, i, sadbw),
-    Mpsadbw => |cx, i| mpsadbw(cx, i),
-    Phminposuw => |cx, i| unary(cx, i, minpos),
-    Pand => |cx, i| bitwise(cx, i, Masm::and_v),
-    Andps => |cx, i| bitwise(cx, i, Masm::and_v),
-    Andpd => |cx, i| bitwise(cx, i, Masm::and_v),
-    Por => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Orps => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Orpd => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Pandn => |cx, i| and_not(cx, i),
-    Andnps => |cx, i| and_not(cx, i),
-    Andnpd => |cx, i| and_not(cx, i),
-    Pxor => |cx, i| xor(cx, i),
-    Xorps => |cx, i| xor(cx, i),
-    Xorpd => |cx, i| xor(cx, i),
-    Ptest => |cx, i| ptest(cx, i),
-    Psllw => |cx, i| shift(cx, i, Ar::H8, Shift::Left),
-    Pslld => |cx, i| shift(cx, i, Ar::S4, Shift::Left),
-    Psllq => |cx, i| shift(cx, i, Ar::D2, Shift::Left),
-    Psrlw => |cx, i| shift(cx, i, Ar::H8, Shift::Right),
-    Psrld => |cx, i| shift(cx, i, Ar::S4, Shift::Right),
-    Psrlq => |cx, i| shift(cx, i, Ar::D2, Shift::Right),
-    Psraw => |cx, i| shift(cx, i, Ar::H8, Shift::Arithmetic),
-    Psrad => |cx, i| shift(cx, i, Ar::S4, Shift::Arithmetic),
-    Pslldq => |cx, i| shift_bytes(cx, i, Shift::Left),
-    Psrldq => |cx, i| shift_bytes(cx, i, Shift::Right),
+    Paddb | Vpaddb => |cx, i| op3(cx, i, Masm::add_v, Ar::B16),
+    Paddw | Vpaddw => |cx, i| op3(cx, i, Masm::add_v, Ar::H8),
+    Paddd | Vpaddd => |cx, i| op3(cx, i, Masm::add_v, Ar::S4),
+    Paddq | Vpaddq => |cx, i| op3(cx, i, Masm::add_v, Ar::D2),
+    Psubb | Vpsubb => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::B16),
+    Psubw | Vpsubw => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::H8),
+    Psubd | Vpsubd => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::S4),
+    Psubq | Vpsubq => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::D2),
+    Paddsb | Vpaddsb => |cx, i| op3(cx, i, Masm::sqadd, Ar::B16),
+    Paddsw | Vpaddsw => |cx, i| op3(cx, i, Masm::sqadd, Ar::H8),
+    Paddusb | Vpaddusb => |cx, i| op3(cx, i, Masm::uqadd, Ar::B16),
+    Paddusw | Vpaddusw => |cx, i| op3(cx, i, Masm::uqadd, Ar::H8),
+    Psubsb | Vpsubsb => |cx, i| op3(cx, i, Masm::sqsub, Ar::B16),
+    Psubsw | Vpsubsw => |cx, i| op3(cx, i, Masm::sqsub, Ar::H8),
+    Psubusb | Vpsubusb => |cx, i| op3(cx, i, Masm::uqsub, Ar::B16),
+    Psubusw | Vpsubusw => |cx, i| op3(cx, i, Masm::uqsub, Ar::H8),
+    Pavgb | Vpavgb => |cx, i| op3(cx, i, Masm::urhadd, Ar::B16),
+    Pavgw | Vpavgw => |cx, i| op3(cx, i, Masm::urhadd, Ar::H8),
+    Pminub | Vpminub => |cx, i| op3(cx, i, Masm::umin, Ar::B16),
+    Pminuw | Vpminuw => |cx, i| op3(cx, i, Masm::umin, Ar::H8),
+    Pminud | Vpminud => |cx, i| op3(cx, i, Masm::umin, Ar::S4),
+    Pminsb | Vpminsb => |cx, i| op3(cx, i, Masm::smin, Ar::B16),
+    Pminsw | Vpminsw => |cx, i| op3(cx, i, Masm::smin, Ar::H8),
+    Pminsd | Vpminsd => |cx, i| op3(cx, i, Masm::smin, Ar::S4),
+    Pmaxub | Vpmaxub => |cx, i| op3(cx, i, Masm::umax, Ar::B16),
+    Pmaxuw | Vpmaxuw => |cx, i| op3(cx, i, Masm::umax, Ar::H8),
+    Pmaxud | Vpmaxud => |cx, i| op3(cx, i, Masm::umax, Ar::S4),
+    Pmaxsb | Vpmaxsb => |cx, i| op3(cx, i, Masm::smax, Ar::B16),
+    Pmaxsw | Vpmaxsw => |cx, i| op3(cx, i, Masm::smax, Ar::H8),
+    Pmaxsd | Vpmaxsd => |cx, i| op3(cx, i, Masm::smax, Ar::S4),
+    Pcmpeqb | Vpcmpeqb => |cx, i| equal(cx, i, Ar::B16),
+    Pcmpeqw | Vpcmpeqw => |cx, i| equal(cx, i, Ar::H8),
+    Pcmpeqd | Vpcmpeqd => |cx, i| equal(cx, i, Ar::S4),
+    Pcmpeqq | Vpcmpeqq => |cx, i| equal(cx, i, Ar::D2),
+    Pcmpgtb | Vpcmpgtb => |cx, i| op3(cx, i, Masm::cmgt, Ar::B16),
+    Pcmpgtw | Vpcmpgtw => |cx, i| op3(cx, i, Masm::cmgt, Ar::H8),
+    Pcmpgtd | Vpcmpgtd => |cx, i| op3(cx, i, Masm::cmgt, Ar::S4),
+    Pcmpgtq | Vpcmpgtq => |cx, i| op3(cx, i, Masm::cmgt, Ar::D2),
+    Pmullw | Vpmullw => |cx, i| op3(cx, i, Masm::mul_v, Ar::H8),
+    Pmulld | Vpmulld => |cx, i| op3(cx, i, Masm::mul_v, Ar::S4),
+    Phaddw | Vphaddw => |cx, i| op3(cx, i, Masm::addp_v, Ar::H8),
+    Phaddd | Vphaddd => |cx, i| op3(cx, i, Masm::addp_v, Ar::S4),
+    Phaddsw | Vphaddsw => |cx, i| pairwise(cx, i, Masm::sqadd, Ar::H8),
+    Phsubw | Vphsubw => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::H8),
+    Phsubd | Vphsubd => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::S4),
+    Phsubsw | Vphsubsw => |cx, i| pairwise(cx, i, Masm::sqsub, Ar::H8),
+    Pabsb | Vpabsb => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::B16, d, n)),
+    Pabsw | Vpabsw => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::H8, d, n)),
+    Pabsd | Vpabsd => |cx, i| unary(cx, i, |cx, d, n| cx.m.abs_v(Ar::S4, d, n)),
+    Psignb | Vpsignb => |cx, i| sign(cx, i, Ar::B16),
+    Psignw | Vpsignw => |cx, i| sign(cx, i, Ar::H8),
+    Psignd | Vpsignd => |cx, i| sign(cx, i, Ar::S4),
+    Pmulhw | Vpmulhw => |cx, i| mul_high(cx, i, Masm::smull_v),
+    Pmulhuw | Vpmulhuw => |cx, i| mul_high(cx, i, Masm::umull_v),
+    Pmulhrsw | Vpmulhrsw => |cx, i| binary(cx, i, mulhrs),
+    Pmuludq | Vpmuludq => |cx, i| mul_even(cx, i, Masm::umull_v),
+    Pmuldq | Vpmuldq => |cx, i| mul_even(cx, i, Masm::smull_v),
+    Pmaddwd | Vpmaddwd => |cx, i| binary(cx, i, maddwd),
+    Pmaddubsw | Vpmaddubsw => |cx, i| binary(cx, i, maddubsw),
+    Psadbw | Vpsadbw => |cx, i| binary(cx, i, sadbw),
+    Mpsadbw | Vmpsadbw => |cx, i| mpsadbw(cx, i),
+    Phminposuw | Vphminposuw => |cx, i| unary(cx, i, minpos),
+    Pand | Vpand => |cx, i| bitwise(cx, i, Masm::and_v),
+    Andps | Vandps => |cx, i| bitwise(cx, i, Masm::and_v),
+    Andpd | Vandpd => |cx, i| bitwise(cx, i, Masm::and_v),
+    Por | Vpor => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Orps | Vorps => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Orpd | Vorpd => |cx, i| bitwise(cx, i, Masm::orr_v),
+    Pandn | Vpandn => |cx, i| and_not(cx, i),
+    Andnps | Vandnps => |cx, i| and_not(cx, i),
+    Andnpd | Vandnpd => |cx, i| and_not(cx, i),
+    Pxor | Vpxor => |cx, i| xor(cx, i),
+    Xorps | Vxorps => |cx, i| xor(cx, i),
+    Xorpd | Vxorpd => |cx, i| xor(cx, i),
+    Ptest | Vptest => |cx, i| ptest(cx, i),
+    Psllw | Vpsllw => |cx, i| shift(cx, i, Ar::H8, Shift::Left),
+    Pslld | Vpslld => |cx, i| shift(cx, i, Ar::S4, Shift::Left),
+    Psllq | Vpsllq => |cx, i| shift(cx, i, Ar::D2, Shift::Left),
+    Psrlw | Vpsrlw => |cx, i| shift(cx, i, Ar::H8, Shift::Right),
+    Psrld | Vpsrld => |cx, i| shift(cx, i, Ar::S4, Shift::Right),
+    Psrlq | Vpsrlq => |cx, i| shift(cx, i, Ar::D2, Shift::Right),
+    Psraw | Vpsraw => |cx, i| shift(cx, i, Ar::H8, Shift::Arithmetic),
+    Psrad | Vpsrad => |cx, i| shift(cx, i, Ar::S4, Shift::Arithmetic),
+    Pslldq | Vpslldq => |cx, i| shift_bytes(cx, i, Shift::Left),
+    Psrldq | Vpsrldq => |cx, i| shift_bytes(cx, i, Shift::Right),
 }
 
 type Op3 = fn(&mut Masm, Ar, V, V, V);
 
 /// One AArch64 instruction.
-pub fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
 }
 
 /// As [`op3`], and zero when both operands are one register.
-pub fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
         return Ok(());
     }
@@ -115,14 +115,14 @@ pub fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
 }
 
 /// PCMPEQ; of one register with itself it is how x86 says all ones.
-pub fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.movi_bytes(d, 0xff))? {
         return Ok(());
     }
     op3(cx, i, Masm::cmeq, ar)
 }
 
-pub fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
+fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         if a != b || d != a {
             op(&mut cx.m, d, a, b);
@@ -130,11 +130,11 @@ pub fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> 
     })
 }
 
-pub fn and_not(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn and_not(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a))
 }
 
-pub fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
         return Ok(());
     }
@@ -142,7 +142,7 @@ pub fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// Even lanes against odd lanes of both operands.
-pub fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (even, odd) = (cx.vtmp(), cx.vtmp());
         cx.m.uzp1(ar, even, a, b);
@@ -152,7 +152,7 @@ pub fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
 }
 
 /// PSIGN: times -1, 0 or 1. The factor is (b > 0 ? 0 : -(b < 0)) made of the two compare masks' difference.
-pub fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (neg, pos) = (cx.vtmp(), cx.vtmp());
         cx.m.cmlt_zero(ar, neg, b);
@@ -163,7 +163,7 @@ pub fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
 }
 
 /// High halves of the 16-bit products.
-pub fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (lo, hi) = (cx.vtmp(), cx.vtmp());
         mull(&mut cx.m, Ar::H4, lo, a, b);
@@ -173,7 +173,7 @@ pub fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
 }
 
 /// ((a * b >> 14) + 1) >> 1, which is a rounding shift by 15. SQRDMULH would saturate -32768 * -32768, this must not.
-pub fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.smull_v(Ar::H4, lo, a, b);
     cx.m.smull_v(Ar::H8, hi, a, b);
@@ -182,7 +182,7 @@ pub fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// Products of lanes 0 and 2.
-pub fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (x, y) = (cx.vtmp(), cx.vtmp());
         cx.m.xtn(Ar::S2, x, a);
@@ -194,7 +194,7 @@ pub fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
     })
 }
 
-pub fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.smull_v(Ar::H4, lo, a, b);
     cx.m.smull_v(Ar::H8, hi, a, b);
@@ -202,7 +202,7 @@ pub fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// Unsigned bytes of `a` times signed bytes of `b`; each product fits 16 bits, the sum of two saturates.
-pub fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (al, ah, bl, bh) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
     cx.m.ushll(Ar::B8, al, a, 0);
     cx.m.sshll(Ar::B8, bl, b, 0);
@@ -215,7 +215,7 @@ pub fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.sqadd(Ar::H8, d, bl, bh);
 }
 
-pub fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let t = cx.vtmp();
     cx.m.uabd(Ar::B16, t, a, b);
     cx.m.uaddlp(Ar::B16, t, t);
@@ -225,7 +225,7 @@ pub fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 
 /// MPSADBW: eight sums of four absolute differences; imm8[1:0] picks the four bytes of `b`, imm8[2] where in `a` the windows start; imm8[5:3] do
 /// for the upper half.
-pub fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let both = u32::from(cx.imm8(i));
     halves(cx, i, |cx, half, d, a, b| {
         let imm = both >> (3 * half);
@@ -248,7 +248,7 @@ pub fn mpsadbw(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PHMINPOSUW: value above index in 32 bits, so that one unsigned minimum finds the smallest value and its first place.
-pub fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
+fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
     let (lo, hi) = (cx.vtmp(), cx.vtmp());
     cx.m.ldr_q_literal(hi, 0x0007_0006_0005_0004_0003_0002_0001_0000);
     cx.m.zip1(Ar::H8, lo, hi, n);
@@ -259,7 +259,7 @@ pub fn minpos(cx: &mut Cx<'_>, d: V, n: V) {
 }
 
 /// PTEST: ZF = (d & s) == 0, CF = (s & ~d) == 0, the others 0.
-pub fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn ptest(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     test(cx, i, |_, _, v| v)
 }
 
@@ -368,7 +368,7 @@ fn shifted(i: &Instruction) -> u32 {
 }
 
 /// Shifts of lanes; a count past the lane gives zero, or the sign for arithmetic shifts. A count from a register or memory is its low 64 bits.
-pub fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
+fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
     let bits = ar.lane_bits();
     let from = shifted(i);
     if i.op_kind(from + 1) == OpKind::Immediate8 {
@@ -403,7 +403,7 @@ pub fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
 }
 
 /// PSLLDQ, PSRLDQ: each 128 bits by bytes.
-pub fn shift_bytes(cx: &mut Cx<'_>, i: &Instruction, kind: Shift) -> Lowered {
+fn shift_bytes(cx: &mut Cx<'_>, i: &Instruction, kind: Shift) -> Lowered {
     let by = u32::from(cx.imm8(i));
     unary_halves(cx, i, shifted(i), |cx, _, d, n| match (kind, by) {
         (_, 0) if d == n => {}

@@ -14,14 +14,14 @@ use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
 rows! { "sse compare";
-    Cmpps => |cx, i| compare(cx, i, Packed, S),
-    Cmppd => |cx, i| compare(cx, i, Packed, D),
-    Cmpss => |cx, i| compare(cx, i, Scalar, S),
-    Cmpsd => |cx, i| cmpsd(cx, i),
-    Comiss => |cx, i| flags(cx, i, S, true),
-    Comisd => |cx, i| flags(cx, i, D, true),
-    Ucomiss => |cx, i| flags(cx, i, S, false),
-    Ucomisd => |cx, i| flags(cx, i, D, false),
+    Cmpps | Vcmpps => |cx, i| compare(cx, i, Packed, S),
+    Cmppd | Vcmppd => |cx, i| compare(cx, i, Packed, D),
+    Cmpss | Vcmpss => |cx, i| compare(cx, i, Scalar, S),
+    Cmpsd | Vcmpsd => |cx, i| cmpsd(cx, i),
+    Comiss | Vcomiss => |cx, i| flags(cx, i, S, true),
+    Comisd | Vcomisd => |cx, i| flags(cx, i, D, true),
+    Ucomiss | Vucomiss => |cx, i| flags(cx, i, S, false),
+    Ucomisd | Vucomisd => |cx, i| flags(cx, i, D, false),
 }
 
 /// CMPSD names two instructions: the double compare and the string compare.
@@ -73,7 +73,7 @@ const PREDICATES: [(Ask, bool, bool); 16] = {
 
 /// A mask by predicate: imm8[2:0], with VEX imm8[4:0]. FCMGT and FCMGE signal quiet NaNs, FCMEQ does not; where x86 wants it the other way
 /// round, one is added whose result nobody reads, or the NaNs are taken out first.
-pub fn compare(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+fn compare(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
     let mask = if Width::of(i) == Width::Legacy { 7 } else { 31 };
     let predicate = cx.imm8(i) & mask;
     let (ask, negated, signals) = PREDICATES[usize::from(predicate & 15)];
@@ -165,7 +165,7 @@ fn ordered(cx: &mut Cx<'_>, shape: Shape, fp: Fp, r: V, a: V, b: V) {
 }
 
 /// ZF, PF and CF of the comparison; COMIS signals quiet NaNs, UCOMIS does not.
-pub fn flags(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, signals: bool) -> Lowered {
+fn flags(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, signals: bool) -> Lowered {
     let a = cx.vreg(i, 0)?;
     let b = cx.vsrc(i, 1)?;
     cx.m.fcmp(fp, a, b, signals);

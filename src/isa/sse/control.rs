@@ -17,21 +17,21 @@ use xrun_runtime::helpers::{Helper, sse::STRING_SLOT};
 use xrun_runtime::state::{CpuState, gpr};
 
 rows! { "sse control";
-    Ldmxcsr => |cx, i| ldmxcsr(cx, i),
-    Stmxcsr => |cx, i| stmxcsr(cx, i),
-    Rcpss => |cx, i| estimate(cx, i, false, 0),
-    Rcpps => |cx, i| estimate(cx, i, true, 0),
-    Rsqrtss => |cx, i| estimate(cx, i, false, 1),
-    Rsqrtps => |cx, i| estimate(cx, i, true, 1),
-    Pcmpistri => |cx, i| strings(cx, i, false, false),
-    Pcmpistrm => |cx, i| strings(cx, i, false, true),
-    Pcmpestri => |cx, i| strings(cx, i, true, false),
-    Pcmpestrm => |cx, i| strings(cx, i, true, true),
-    Pcmpestri64 => |cx, i| strings(cx, i, true, false),
-    Pcmpestrm64 => |cx, i| strings(cx, i, true, true),
+    Ldmxcsr | Vldmxcsr => |cx, i| ldmxcsr(cx, i),
+    Stmxcsr | Vstmxcsr => |cx, i| stmxcsr(cx, i),
+    Rcpss | Vrcpss => |cx, i| estimate(cx, i, false, 0),
+    Rcpps | Vrcpps => |cx, i| estimate(cx, i, true, 0),
+    Rsqrtss | Vrsqrtss => |cx, i| estimate(cx, i, false, 1),
+    Rsqrtps | Vrsqrtps => |cx, i| estimate(cx, i, true, 1),
+    Pcmpistri | Vpcmpistri => |cx, i| strings(cx, i, false, false),
+    Pcmpistrm | Vpcmpistrm => |cx, i| strings(cx, i, false, true),
+    Pcmpestri | Vpcmpestri => |cx, i| strings(cx, i, true, false),
+    Pcmpestrm | Vpcmpestrm => |cx, i| strings(cx, i, true, true),
+    Pcmpestri64 | Vpcmpestri64 => |cx, i| strings(cx, i, true, false),
+    Pcmpestrm64 | Vpcmpestrm64 => |cx, i| strings(cx, i, true, true),
 }
 
-pub fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     // The helper's first argument: taken, it stays out of the way of what follows.
     let value = cx.tmp();
     debug_assert_eq!(value, X(0));
@@ -43,7 +43,7 @@ pub fn ldmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     Ok(())
 }
 
-pub fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     // The first scratch register is x0, where the helper leaves its result: taken, it stays out of the address's way.
     let value = cx.tmp();
     debug_assert_eq!(value, X(0));
@@ -55,7 +55,7 @@ pub fn stmxcsr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// RCP and RSQRT: tables in the runtime.
-pub fn estimate(cx: &mut Cx<'_>, i: &Instruction, packed: bool, root: u64) -> Lowered {
+fn estimate(cx: &mut Cx<'_>, i: &Instruction, packed: bool, root: u64) -> Lowered {
     let four = |cx: &mut Cx<'_>, d: V, n: V| {
         cx.m.str_v(16, n, slot(0));
         cx.m.mov_imm(X(1), root);
@@ -96,7 +96,7 @@ fn slot(n: usize) -> Addr {
 }
 
 /// `explicit`: lengths in EAX and EDX (RAX and RDX with REX.W); else strings end at a zero. `mask`: the result is a mask in XMM0, else an index in ECX.
-pub fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
+fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> Lowered {
     let a = cx.vreg(i, 0)?;
     let b = cx.vsrc_unaligned(i, 1)?;
     if i.op2_kind() != OpKind::Immediate8 {
@@ -127,7 +127,11 @@ pub fn strings(cx: &mut Cx<'_>, i: &Instruction, explicit: bool, mask: bool) -> 
         cx.set_pa_zero();
     }
     if mask {
+        // No operand names XMM0.
         cx.m.ldr_v(16, V(abi::xmm(0)), slot(2));
+        if Width::of(i) != Width::Legacy {
+            cx.zero_upper(0);
+        }
     } else {
         cx.m.mov(Sz::W, pinned(gpr::RCX), X(0));
     }

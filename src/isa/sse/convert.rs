@@ -16,25 +16,25 @@ use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
 rows! { "sse convert";
-    Cvtsi2ss => |cx, i| from_int(cx, i, S),
-    Cvtsi2sd => |cx, i| from_int(cx, i, D),
-    Cvtss2si => |cx, i| to_int(cx, i, S, false),
-    Cvtsd2si => |cx, i| to_int(cx, i, D, false),
-    Cvttss2si => |cx, i| to_int(cx, i, S, true),
-    Cvttsd2si => |cx, i| to_int(cx, i, D, true),
-    Cvtss2sd => |cx, i| precision(cx, i, S),
-    Cvtsd2ss => |cx, i| precision(cx, i, D),
-    Cvtps2pd => |cx, i| singles_to_doubles(cx, i),
-    Cvtpd2ps => |cx, i| doubles_to_singles(cx, i),
-    Cvtdq2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.scvtf_v(S, d, n)),
-    Cvtdq2pd => |cx, i| ints_to_doubles(cx, i),
-    Cvtps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, false)),
-    Cvttps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, true)),
-    Cvtpd2dq => |cx, i| doubles_to_int_lanes(cx, i, false),
-    Cvttpd2dq => |cx, i| doubles_to_int_lanes(cx, i, true),
+    Cvtsi2ss | Vcvtsi2ss => |cx, i| from_int(cx, i, S),
+    Cvtsi2sd | Vcvtsi2sd => |cx, i| from_int(cx, i, D),
+    Cvtss2si | Vcvtss2si => |cx, i| to_int(cx, i, S, false),
+    Cvtsd2si | Vcvtsd2si => |cx, i| to_int(cx, i, D, false),
+    Cvttss2si | Vcvttss2si => |cx, i| to_int(cx, i, S, true),
+    Cvttsd2si | Vcvttsd2si => |cx, i| to_int(cx, i, D, true),
+    Cvtss2sd | Vcvtss2sd => |cx, i| precision(cx, i, S),
+    Cvtsd2ss | Vcvtsd2ss => |cx, i| precision(cx, i, D),
+    Cvtps2pd | Vcvtps2pd => |cx, i| singles_to_doubles(cx, i),
+    Cvtpd2ps | Vcvtpd2ps => |cx, i| doubles_to_singles(cx, i),
+    Cvtdq2ps | Vcvtdq2ps => |cx, i| unary(cx, i, |cx, d, n| cx.m.scvtf_v(S, d, n)),
+    Cvtdq2pd | Vcvtdq2pd => |cx, i| ints_to_doubles(cx, i),
+    Cvtps2dq | Vcvtps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, false)),
+    Cvttps2dq | Vcvttps2dq => |cx, i| unary(cx, i, |cx, d, n| singles_to_ints(cx, d, n, true)),
+    Cvtpd2dq | Vcvtpd2dq => |cx, i| doubles_to_int_lanes(cx, i, false),
+    Cvttpd2dq | Vcvttpd2dq => |cx, i| doubles_to_int_lanes(cx, i, true),
 }
 
-pub fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     let vex = u32::from(Width::of(i) != Width::Legacy);
     let (d, a) = (cx.vreg(i, 0)?, cx.vreg(i, vex)?);
     let (x, bytes) = cx.int_src(i, 1 + vex)?;
@@ -48,7 +48,7 @@ pub fn from_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     Ok(())
 }
 
-pub fn precision(cx: &mut Cx<'_>, i: &Instruction, from: Fp) -> Lowered {
+fn precision(cx: &mut Cx<'_>, i: &Instruction, from: Fp) -> Lowered {
     scalar(cx, i, if from == S { D } else { S }, |cx, r, n| cx.m.fcvt(from, r, n))
 }
 
@@ -83,15 +83,15 @@ fn resized(
     Ok(())
 }
 
-pub fn singles_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn singles_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     resized(cx, i, |cx, d, n| cx.m.fcvtl(d, n), |cx, d, n| cx.m.fcvtl2(d, n))
 }
 
-pub fn doubles_to_singles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn doubles_to_singles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     resized(cx, i, |cx, d, n| cx.m.fcvtn(d, n), |cx, d, n| cx.m.fcvtn(d, n))
 }
 
-pub fn ints_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn ints_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let convert = |ar: Ar| {
         move |cx: &mut Cx<'_>, d: V, n: V| {
             cx.m.sshll(ar, d, n, 0);
@@ -101,13 +101,13 @@ pub fn ints_to_doubles(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     resized(cx, i, convert(Ar::S2), convert(Ar::S4))
 }
 
-pub fn doubles_to_int_lanes(cx: &mut Cx<'_>, i: &Instruction, truncate: bool) -> Lowered {
+fn doubles_to_int_lanes(cx: &mut Cx<'_>, i: &Instruction, truncate: bool) -> Lowered {
     let convert = |cx: &mut Cx<'_>, d: V, n: V| doubles_to_ints(cx, d, n, truncate);
     resized(cx, i, convert, convert)
 }
 
 /// To a general register, toward zero or as MXCSR says.
-pub fn to_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, truncate: bool) -> Lowered {
+fn to_int(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, truncate: bool) -> Lowered {
     let p = cx.place(i, 0)?;
     let n = match i.op1_kind() {
         OpKind::Memory => cx.vsrc(i, 1)?,

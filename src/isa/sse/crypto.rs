@@ -10,18 +10,18 @@ use crate::rows;
 use iced_x86::Instruction;
 
 rows! { "crypto";
-    Aesenc => |cx, i| round(cx, i, false, false),
-    Aesenclast => |cx, i| round(cx, i, false, true),
-    Aesdec => |cx, i| round(cx, i, true, false),
-    Aesdeclast => |cx, i| round(cx, i, true, true),
-    Aesimc => |cx, i| imc(cx, i),
-    Aeskeygenassist => |cx, i| key_assist(cx, i),
-    Pclmulqdq => |cx, i| clmul(cx, i),
+    Aesenc | Vaesenc => |cx, i| round(cx, i, false, false),
+    Aesenclast | Vaesenclast => |cx, i| round(cx, i, false, true),
+    Aesdec | Vaesdec => |cx, i| round(cx, i, true, false),
+    Aesdeclast | Vaesdeclast => |cx, i| round(cx, i, true, true),
+    Aesimc | Vaesimc => |cx, i| imc(cx, i),
+    Aeskeygenassist | Vaeskeygenassist => |cx, i| key_assist(cx, i),
+    Pclmulqdq | Vpclmulqdq => |cx, i| clmul(cx, i),
 }
 
 const NO_AES: Decline = Decline::Unsupported("the host CPU has no AES instructions");
 
-pub fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Lowered {
+fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
@@ -40,7 +40,7 @@ pub fn round(cx: &mut Cx<'_>, i: &Instruction, decrypt: bool, last: bool) -> Low
     })
 }
 
-pub fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
@@ -49,7 +49,7 @@ pub fn imc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 
 /// Substitutes the bytes of words 1 and 3, each also rotated and added to the round constant. AESE shifts rows as well: the look-up takes the bytes
 /// from where they went.
-pub fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.aes {
         return Err(NO_AES);
     }
@@ -70,7 +70,7 @@ pub fn key_assist(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PCLMULQDQ: imm8 bit 0 picks the half of the first operand, bit 4 that of the second.
-pub fn clmul(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn clmul(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if !cx.host.pmull {
         return Err(Decline::Unsupported("the host CPU has no PMULL"));
     }

@@ -19,51 +19,51 @@ use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
 rows! { "sse float";
-    Addss => |cx, i| arith(cx, i, Masm::fadd, Scalar, S),
-    Addsd => |cx, i| arith(cx, i, Masm::fadd, Scalar, D),
-    Addps => |cx, i| arith(cx, i, Masm::fadd, Packed, S),
-    Addpd => |cx, i| arith(cx, i, Masm::fadd, Packed, D),
-    Subss => |cx, i| arith(cx, i, Masm::fsub, Scalar, S),
-    Subsd => |cx, i| arith(cx, i, Masm::fsub, Scalar, D),
-    Subps => |cx, i| arith(cx, i, Masm::fsub, Packed, S),
-    Subpd => |cx, i| arith(cx, i, Masm::fsub, Packed, D),
-    Mulss => |cx, i| arith(cx, i, Masm::fmul, Scalar, S),
-    Mulsd => |cx, i| arith(cx, i, Masm::fmul, Scalar, D),
-    Mulps => |cx, i| arith(cx, i, Masm::fmul, Packed, S),
-    Mulpd => |cx, i| arith(cx, i, Masm::fmul, Packed, D),
-    Divss => |cx, i| arith(cx, i, Masm::fdiv, Scalar, S),
-    Divsd => |cx, i| arith(cx, i, Masm::fdiv, Scalar, D),
-    Divps => |cx, i| arith(cx, i, Masm::fdiv, Packed, S),
-    Divpd => |cx, i| arith(cx, i, Masm::fdiv, Packed, D),
-    Sqrtss => |cx, i| sqrt(cx, i, Scalar, S),
-    Sqrtsd => |cx, i| sqrt(cx, i, Scalar, D),
-    Sqrtps => |cx, i| sqrt(cx, i, Packed, S),
-    Sqrtpd => |cx, i| sqrt(cx, i, Packed, D),
-    Minss => |cx, i| min_max(cx, i, Scalar, S, false),
-    Minsd => |cx, i| min_max(cx, i, Scalar, D, false),
-    Minps => |cx, i| min_max(cx, i, Packed, S, false),
-    Minpd => |cx, i| min_max(cx, i, Packed, D, false),
-    Maxss => |cx, i| min_max(cx, i, Scalar, S, true),
-    Maxsd => |cx, i| min_max(cx, i, Scalar, D, true),
-    Maxps => |cx, i| min_max(cx, i, Packed, S, true),
-    Maxpd => |cx, i| min_max(cx, i, Packed, D, true),
-    Haddps => |cx, i| horizontal(cx, i, S, Masm::fadd),
-    Haddpd => |cx, i| horizontal(cx, i, D, Masm::fadd),
-    Hsubps => |cx, i| horizontal(cx, i, S, Masm::fsub),
-    Hsubpd => |cx, i| horizontal(cx, i, D, Masm::fsub),
-    Addsubps => |cx, i| alternate(cx, i, S),
-    Addsubpd => |cx, i| alternate(cx, i, D),
-    Dpps => |cx, i| dot(cx, i, S),
-    Dppd => |cx, i| dot(cx, i, D),
-    Roundss => |cx, i| round(cx, i, Scalar, S),
-    Roundsd => |cx, i| round(cx, i, Scalar, D),
-    Roundps => |cx, i| round(cx, i, Packed, S),
-    Roundpd => |cx, i| round(cx, i, Packed, D),
+    Addss | Vaddss => |cx, i| arith(cx, i, Masm::fadd, Scalar, S),
+    Addsd | Vaddsd => |cx, i| arith(cx, i, Masm::fadd, Scalar, D),
+    Addps | Vaddps => |cx, i| arith(cx, i, Masm::fadd, Packed, S),
+    Addpd | Vaddpd => |cx, i| arith(cx, i, Masm::fadd, Packed, D),
+    Subss | Vsubss => |cx, i| arith(cx, i, Masm::fsub, Scalar, S),
+    Subsd | Vsubsd => |cx, i| arith(cx, i, Masm::fsub, Scalar, D),
+    Subps | Vsubps => |cx, i| arith(cx, i, Masm::fsub, Packed, S),
+    Subpd | Vsubpd => |cx, i| arith(cx, i, Masm::fsub, Packed, D),
+    Mulss | Vmulss => |cx, i| arith(cx, i, Masm::fmul, Scalar, S),
+    Mulsd | Vmulsd => |cx, i| arith(cx, i, Masm::fmul, Scalar, D),
+    Mulps | Vmulps => |cx, i| arith(cx, i, Masm::fmul, Packed, S),
+    Mulpd | Vmulpd => |cx, i| arith(cx, i, Masm::fmul, Packed, D),
+    Divss | Vdivss => |cx, i| arith(cx, i, Masm::fdiv, Scalar, S),
+    Divsd | Vdivsd => |cx, i| arith(cx, i, Masm::fdiv, Scalar, D),
+    Divps | Vdivps => |cx, i| arith(cx, i, Masm::fdiv, Packed, S),
+    Divpd | Vdivpd => |cx, i| arith(cx, i, Masm::fdiv, Packed, D),
+    Sqrtss | Vsqrtss => |cx, i| sqrt(cx, i, Scalar, S),
+    Sqrtsd | Vsqrtsd => |cx, i| sqrt(cx, i, Scalar, D),
+    Sqrtps | Vsqrtps => |cx, i| sqrt(cx, i, Packed, S),
+    Sqrtpd | Vsqrtpd => |cx, i| sqrt(cx, i, Packed, D),
+    Minss | Vminss => |cx, i| min_max(cx, i, Scalar, S, false),
+    Minsd | Vminsd => |cx, i| min_max(cx, i, Scalar, D, false),
+    Minps | Vminps => |cx, i| min_max(cx, i, Packed, S, false),
+    Minpd | Vminpd => |cx, i| min_max(cx, i, Packed, D, false),
+    Maxss | Vmaxss => |cx, i| min_max(cx, i, Scalar, S, true),
+    Maxsd | Vmaxsd => |cx, i| min_max(cx, i, Scalar, D, true),
+    Maxps | Vmaxps => |cx, i| min_max(cx, i, Packed, S, true),
+    Maxpd | Vmaxpd => |cx, i| min_max(cx, i, Packed, D, true),
+    Haddps | Vhaddps => |cx, i| horizontal(cx, i, S, Masm::fadd),
+    Haddpd | Vhaddpd => |cx, i| horizontal(cx, i, D, Masm::fadd),
+    Hsubps | Vhsubps => |cx, i| horizontal(cx, i, S, Masm::fsub),
+    Hsubpd | Vhsubpd => |cx, i| horizontal(cx, i, D, Masm::fsub),
+    Addsubps | Vaddsubps => |cx, i| alternate(cx, i, S),
+    Addsubpd | Vaddsubpd => |cx, i| alternate(cx, i, D),
+    Dpps | Vdpps => |cx, i| dot(cx, i, S),
+    Dppd | Vdppd => |cx, i| dot(cx, i, D),
+    Roundss | Vroundss => |cx, i| round(cx, i, Scalar, S),
+    Roundsd | Vroundsd => |cx, i| round(cx, i, Scalar, D),
+    Roundps | Vroundps => |cx, i| round(cx, i, Packed, S),
+    Roundpd | Vroundpd => |cx, i| round(cx, i, Packed, D),
 }
 
 type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
 
-pub fn lanes(fp: Fp) -> Ar {
+fn lanes(fp: Fp) -> Ar {
     match fp {
         S => Ar::S4,
         D => Ar::D2,
@@ -190,7 +190,7 @@ const FIX_R: V = V(13);
 const FIX_A: V = V(14);
 const FIX_B: V = V(15);
 
-pub fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
+fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
             // FPCR.NEP keeps the other lanes of the first source.
@@ -204,13 +204,13 @@ pub fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -
 }
 
 /// Where to compute a result for `d` that may have to be mended from `sources`: `d` itself if it is none of them.
-pub fn result(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, sources: [V; 2]) -> V {
+fn result(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, sources: [V; 2]) -> V {
     let direct = !sources.contains(&d) && (shape == Packed || fp == D);
     if direct { d } else { cx.vtmp() }
 }
 
 /// Puts a result where it belongs; the other lanes of a scalar come from `a`.
-pub fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, a: V, r: V) {
+fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, a: V, r: V) {
     match shape {
         Scalar if r == d => cx.m.ins(3, d, 1, a, 1),
         Scalar => cx.merge_into(fp, d, a, r),
@@ -219,7 +219,7 @@ pub fn finish(cx: &mut Cx<'_>, shape: Shape, fp: Fp, d: V, a: V, r: V) {
     }
 }
 
-pub fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
     if shape == Scalar {
         return scalar(cx, i, fp, |cx, r, n| {
             cx.m.fsqrt(Scalar, fp, r, n);
@@ -253,7 +253,7 @@ impl Cx<'_> {
 }
 
 /// MIN and MAX: the second operand unless the first compares less (greater); so for equal zeros and for any NaN, which also signals.
-pub fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
+fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
             return if max { cx.m.fmax(shape, fp, d, a, b) } else { cx.m.fmin(shape, fp, d, a, b) };
@@ -276,7 +276,7 @@ pub fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool
 }
 
 /// HADD, HSUB: even lanes with odd lanes of both operands. The even lane is the first operand where NaNs are chosen.
-pub fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
+fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (x, y, r) = (cx.vtmp(), cx.vtmp(), cx.vtmp());
         cx.m.uzp1(lanes(fp), x, a, b);
@@ -292,7 +292,7 @@ pub fn horizontal(cx: &mut Cx<'_>, i: &Instruction, fp: Fp, op: FpOp) -> Lowered
 
 /// ADDSUB: even lanes subtract. Flipping the sign of their second operand turns that into an addition with the same flags; a NaN among them comes
 /// out with the wrong sign and is set right from the operand as it was.
-pub fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (t, r) = (cx.vtmp(), cx.vtmp());
         let x = cx.tmp();
@@ -315,7 +315,7 @@ pub fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 
 /// DPPS, DPPD: products of the lanes imm8[7:4] picks, zero for the others; their sum, in pairs, to the lanes imm8[3:0] picks, zero to the others.
 /// Makers differ in which of several NaNs comes out; this is what Intel's CPUs do: each lane adds the one beside it, that one first, then the lane of the other half, its own first.
-pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
+fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     let imm = u32::from(cx.imm8(i));
     let count = if fp == S { 4 } else { 2 };
     let mask = |bits: u32| -> u128 {
@@ -356,7 +356,7 @@ pub fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 }
 
 /// ROUND: imm8[2] asks for MXCSR's rounding, else imm8[1:0] says which; imm8[3] keeps the precision exception quiet.
-pub fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
+fn round(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
     let imm = cx.imm8(i);
     let quiet = imm & 8 != 0;
     let lane = |cx: &mut Cx<'_>, r: V, n: V| {

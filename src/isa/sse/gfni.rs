@@ -35,7 +35,7 @@ fn affine_row(cx: &mut Cx<'_>, i: &Instruction, invert: bool) -> Lowered {
 
 /// `d = a * b`. The product's high part is folded back twice: x^8 is x^4 + x^3 + x + 1 (0x1b), and what is left over after the first time is short
 /// enough for a product that stays in a byte.
-pub fn multiply(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn multiply(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let (lo, hi, high, fold, t) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
     cx.m.movi_bytes(fold, 0x1b);
     cx.m.pmull_b(Ar::B8, lo, a, b);
@@ -52,7 +52,7 @@ pub fn multiply(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// `d = matrix * x + add`, the matrix of each 64-bit lane with the row of bit 7 first.
-pub fn affine(cx: &mut Cx<'_>, d: V, x: V, matrix: V, add: u8) {
+fn affine(cx: &mut Cx<'_>, d: V, x: V, matrix: V, add: u8) {
     let (index, one, row, r) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
     cx.m.ldr_q_literal(index, u128::from_le_bytes([7, 7, 7, 7, 7, 7, 7, 7, 15, 15, 15, 15, 15, 15, 15, 15]));
     cx.m.movi_bytes(one, 1);
@@ -76,7 +76,7 @@ pub fn affine(cx: &mut Cx<'_>, d: V, x: V, matrix: V, add: u8) {
 }
 
 /// `d = 1 / x`, and 0 for 0. AES: S(x) = A(1 / x) + 0x63; a round with a key of zero also shifts rows, which a table look-up undoes.
-pub fn inverse(cx: &mut Cx<'_>, d: V, x: V) {
+fn inverse(cx: &mut Cx<'_>, d: V, x: V) {
     let (zero, t) = (cx.vtmp(), cx.vtmp());
     cx.m.zero_v(zero);
     if d != x {

@@ -4,8 +4,8 @@
 //! that would clobber a source. Scalar forms keep the other lanes of the destination: by a lane insert, or by FPCR.NEP where the host has
 //! FEAT_AFP (the runtime then sets NEP and AH together, see `xrun_runtime`'s MXCSR conversion).
 //!
-//! The functions here serve AVX as well (see [`super::avx`]): what a row says of 128 bits is done once, with two operands or three, or twice, for
-//! the two halves of a YMM register.
+//! A row names the legacy form and the VEX form of an instruction: what it says of 128 bits is done once, with two operands or three, or twice, for
+//! the two halves of a YMM register. What only VEX forms do is in [`super::avx`].
 
 use super::cx::{Cx, gpr};
 use super::{Decline, Lowered};

@@ -13,49 +13,49 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use xrun_runtime::state::gpr;
 
 rows! { "sse moves";
-    Movaps => |cx, i| whole(cx, i, true),
-    Movapd => |cx, i| whole(cx, i, true),
-    Movdqa => |cx, i| whole(cx, i, true),
-    Movups => |cx, i| whole(cx, i, false),
-    Movupd => |cx, i| whole(cx, i, false),
-    Movdqu => |cx, i| whole(cx, i, false),
-    Lddqu => |cx, i| whole(cx, i, false),
-    Movntps => |cx, i| whole(cx, i, true),
-    Movntpd => |cx, i| whole(cx, i, true),
-    Movntdq => |cx, i| whole(cx, i, true),
-    Movntdqa => |cx, i| whole(cx, i, true),
-    Movss => |cx, i| scalar(cx, i, 2),
-    Movsd => |cx, i| movsd(cx, i),
-    Movd => |cx, i| movd(cx, i),
-    Movq => |cx, i| movd(cx, i),
-    Movlps => |cx, i| half(cx, i, 0),
-    Movlpd => |cx, i| half(cx, i, 0),
-    Movhps => |cx, i| half(cx, i, 1),
-    Movhpd => |cx, i| half(cx, i, 1),
-    Movhlps => |cx, i| between(cx, i, 0, 1),
-    Movlhps => |cx, i| between(cx, i, 1, 0),
-    Movddup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.dup(Ar::D2, d, n, 0)),
-    Movsldup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn1(Ar::S4, d, n, n)),
-    Movshdup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn2(Ar::S4, d, n, n)),
-    Movmskps => |cx, i| movmskps(cx, i),
-    Movmskpd => |cx, i| movmskpd(cx, i),
-    Pmovmskb => |cx, i| pmovmskb(cx, i),
-    Pinsrb => |cx, i| pinsr(cx, i, 0),
-    Pinsrw => |cx, i| pinsr(cx, i, 1),
-    Pinsrd => |cx, i| pinsr(cx, i, 2),
-    Pinsrq => |cx, i| pinsr(cx, i, 3),
-    Pextrb => |cx, i| pextr(cx, i, 0),
-    Pextrw => |cx, i| pextr(cx, i, 1),
-    Pextrd => |cx, i| pextr(cx, i, 2),
-    Pextrq => |cx, i| pextr(cx, i, 3),
-    Extractps => |cx, i| pextr(cx, i, 2),
-    Insertps => |cx, i| insertps(cx, i),
-    Maskmovdqu => |cx, i| maskmov(cx, i),
+    Movaps | Vmovaps => |cx, i| whole(cx, i, true),
+    Movapd | Vmovapd => |cx, i| whole(cx, i, true),
+    Movdqa | Vmovdqa => |cx, i| whole(cx, i, true),
+    Movups | Vmovups => |cx, i| whole(cx, i, false),
+    Movupd | Vmovupd => |cx, i| whole(cx, i, false),
+    Movdqu | Vmovdqu => |cx, i| whole(cx, i, false),
+    Lddqu | Vlddqu => |cx, i| whole(cx, i, false),
+    Movntps | Vmovntps => |cx, i| whole(cx, i, true),
+    Movntpd | Vmovntpd => |cx, i| whole(cx, i, true),
+    Movntdq | Vmovntdq => |cx, i| whole(cx, i, true),
+    Movntdqa | Vmovntdqa => |cx, i| whole(cx, i, true),
+    Movss | Vmovss => |cx, i| scalar(cx, i, 2),
+    Movsd | Vmovsd => |cx, i| movsd(cx, i),
+    Movd | Vmovd => |cx, i| movd(cx, i),
+    Movq | Vmovq => |cx, i| movd(cx, i),
+    Movlps | Vmovlps => |cx, i| half(cx, i, 0),
+    Movlpd | Vmovlpd => |cx, i| half(cx, i, 0),
+    Movhps | Vmovhps => |cx, i| half(cx, i, 1),
+    Movhpd | Vmovhpd => |cx, i| half(cx, i, 1),
+    Movhlps | Vmovhlps => |cx, i| between(cx, i, 0, 1),
+    Movlhps | Vmovlhps => |cx, i| between(cx, i, 1, 0),
+    Movddup | Vmovddup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.dup(Ar::D2, d, n, 0)),
+    Movsldup | Vmovsldup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn1(Ar::S4, d, n, n)),
+    Movshdup | Vmovshdup => |cx, i| super::unary(cx, i, |cx, d, n| cx.m.trn2(Ar::S4, d, n, n)),
+    Movmskps | Vmovmskps => |cx, i| movmskps(cx, i),
+    Movmskpd | Vmovmskpd => |cx, i| movmskpd(cx, i),
+    Pmovmskb | Vpmovmskb => |cx, i| pmovmskb(cx, i),
+    Pinsrb | Vpinsrb => |cx, i| pinsr(cx, i, 0),
+    Pinsrw | Vpinsrw => |cx, i| pinsr(cx, i, 1),
+    Pinsrd | Vpinsrd => |cx, i| pinsr(cx, i, 2),
+    Pinsrq | Vpinsrq => |cx, i| pinsr(cx, i, 3),
+    Pextrb | Vpextrb => |cx, i| pextr(cx, i, 0),
+    Pextrw | Vpextrw => |cx, i| pextr(cx, i, 1),
+    Pextrd | Vpextrd => |cx, i| pextr(cx, i, 2),
+    Pextrq | Vpextrq => |cx, i| pextr(cx, i, 3),
+    Extractps | Vextractps => |cx, i| pextr(cx, i, 2),
+    Insertps | Vinsertps => |cx, i| insertps(cx, i),
+    Maskmovdqu | Vmaskmovdqu => |cx, i| maskmov(cx, i),
     Maskmovq => |cx, i| maskmov(cx, i),
 }
 
 /// All of the register. `aligned`: memory must be at a multiple of its size.
-pub fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
+fn whole(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
     if Width::of(i) == Width::Vex256 {
         return whole_ymm(cx, i, aligned);
     }
@@ -106,7 +106,7 @@ fn whole_ymm(cx: &mut Cx<'_>, i: &Instruction, aligned: bool) -> Lowered {
 }
 
 /// MOVSS and MOVSD: a load clears the other lanes, a register move keeps them.
-pub fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+fn scalar(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let bytes = 1 << size;
     match (i.op0_kind(), i.op1_kind()) {
         (OpKind::Memory, _) => {
@@ -139,7 +139,7 @@ fn movsd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// MOVD and MOVQ between general registers, memory and XMM registers; into an XMM register the rest becomes zero.
-pub fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let is_vector =
         |n: u32| i.op_kind(n) == OpKind::Register && (i.op_register(n).is_xmm() || i.op_register(n).is_mm());
     if !is_vector(0) && !is_vector(1) {
@@ -185,7 +185,7 @@ pub fn movd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// MOVLPS, MOVHPS and their PD twins: one 64-bit half to or from memory.
-pub fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
+fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
     if i.op0_kind() == OpKind::Memory {
         let s = cx.vreg(i, 1)?;
         let at = cx.addr(i, 8);
@@ -202,7 +202,7 @@ pub fn half(cx: &mut Cx<'_>, i: &Instruction, at_half: u32) -> Lowered {
     into(cx, i, |cx, d, t| cx.m.ins(3, d, at_half, t, 0))
 }
 
-pub fn between(cx: &mut Cx<'_>, i: &Instruction, to: u32, from: u32) -> Lowered {
+fn between(cx: &mut Cx<'_>, i: &Instruction, to: u32, from: u32) -> Lowered {
     into(cx, i, |cx, d, s| cx.m.ins(3, d, to, s, from))
 }
 
@@ -223,7 +223,7 @@ fn sign_bits(cx: &mut Cx<'_>, i: &Instruction, count: u32, bits: impl Fn(&mut Cx
 }
 
 /// Four sign bits: fold pairs inside 64 bits, then the two halves.
-pub fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     sign_bits(cx, i, 4, |cx, d, t, h, s| {
         cx.m.ushr(Ar::S4, t, s, 31);
         cx.m.usra(Ar::D2, t, t, 31);
@@ -233,7 +233,7 @@ pub fn movmskps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     })
 }
 
-pub fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     sign_bits(cx, i, 2, |cx, d, t, h, s| {
         cx.m.ushr(Ar::D2, t, s, 63);
         cx.m.umov(3, h, t, 1);
@@ -242,7 +242,7 @@ pub fn movmskpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     })
 }
 
-pub fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn pmovmskb(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if Width::of(i) == Width::Vex256 {
         return byte_masks(cx, i);
     }
@@ -358,7 +358,7 @@ fn byte_mask(cx: &mut Cx<'_>, s: V, t: V, d: X, h: X) {
 }
 
 /// PINSRB/W/D/Q.
-pub fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let vex = u32::from(Width::of(i) != Width::Legacy);
     let (d, a) = (cx.vreg(i, 0)?, cx.vreg(i, vex)?);
     let lane = u32::from(cx.imm8(i)) & ((16 >> size) - 1);
@@ -379,7 +379,7 @@ pub fn pinsr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
 }
 
 /// PEXTRB/W/D/Q, EXTRACTPS: zero-extended to a register, or the lane alone to memory.
-pub fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let s = cx.vreg(i, 1)?;
     let lane = u32::from(cx.imm8(i)) & ((16 >> size) - 1);
     if i.op0_kind() == OpKind::Memory {
@@ -397,7 +397,7 @@ pub fn pextr(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
 }
 
 /// INSERTPS: imm8[7:6] picks the source lane (memory: its one lane), [5:4] the destination lane, [3:0] lanes to clear.
-pub fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let memory = i.op_kind(i.op_count() - 2) == OpKind::Memory;
     let imm = u32::from(cx.imm8(i));
     let (from, to, clear) = (if memory { 0 } else { imm >> 6 }, imm >> 4 & 3, imm & 15);
@@ -415,7 +415,7 @@ pub fn insertps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// MASKMOVDQU: stores the bytes whose mask byte is negative at [RDI] and touches no others.
-pub fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn maskmov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let (s, mask): (V, V) = (cx.vreg(i, 1)?, cx.vreg(i, 2)?);
     let base = cx.lea_string_rdi(i);
     let (lo, hi, t) = (cx.tmp(), cx.tmp(), cx.tmp());

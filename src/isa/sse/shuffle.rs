@@ -12,55 +12,55 @@ use crate::rows;
 use iced_x86::Instruction;
 
 rows! { "sse shuffle";
-    Pshufd => |cx, i| pshufd(cx, i),
-    Pshuflw => |cx, i| pshufw(cx, i, 0),
-    Pshufhw => |cx, i| pshufw(cx, i, 4),
-    Pshufb => |cx, i| binary(cx, i, pshufb),
-    Shufps => |cx, i| shufps(cx, i),
-    Shufpd => |cx, i| shufpd(cx, i),
-    Unpcklps => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Unpckhps => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Unpcklpd => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Unpckhpd => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
-    Punpcklbw => |cx, i| permute(cx, i, Masm::zip1, Ar::B16),
-    Punpcklwd => |cx, i| permute(cx, i, Masm::zip1, Ar::H8),
-    Punpckldq => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Punpcklqdq => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Punpckhbw => |cx, i| permute(cx, i, Masm::zip2, Ar::B16),
-    Punpckhwd => |cx, i| permute(cx, i, Masm::zip2, Ar::H8),
-    Punpckhdq => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Punpckhqdq => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
-    Packsswb => |cx, i| pack(cx, i, Masm::sqxtn, 0),
-    Packssdw => |cx, i| pack(cx, i, Masm::sqxtn, 1),
-    Packuswb => |cx, i| pack(cx, i, Masm::sqxtun, 0),
-    Packusdw => |cx, i| pack(cx, i, Masm::sqxtun, 1),
-    Palignr => |cx, i| palignr(cx, i),
-    Pmovsxbw => |cx, i| extend(cx, i, Masm::sshll, 0, 1),
-    Pmovsxbd => |cx, i| extend(cx, i, Masm::sshll, 0, 2),
-    Pmovsxbq => |cx, i| extend(cx, i, Masm::sshll, 0, 3),
-    Pmovsxwd => |cx, i| extend(cx, i, Masm::sshll, 1, 2),
-    Pmovsxwq => |cx, i| extend(cx, i, Masm::sshll, 1, 3),
-    Pmovsxdq => |cx, i| extend(cx, i, Masm::sshll, 2, 3),
-    Pmovzxbw => |cx, i| extend(cx, i, Masm::ushll, 0, 1),
-    Pmovzxbd => |cx, i| extend(cx, i, Masm::ushll, 0, 2),
-    Pmovzxbq => |cx, i| extend(cx, i, Masm::ushll, 0, 3),
-    Pmovzxwd => |cx, i| extend(cx, i, Masm::ushll, 1, 2),
-    Pmovzxwq => |cx, i| extend(cx, i, Masm::ushll, 1, 3),
-    Pmovzxdq => |cx, i| extend(cx, i, Masm::ushll, 2, 3),
-    Blendps => |cx, i| blend(cx, i, 2),
-    Blendpd => |cx, i| blend(cx, i, 3),
-    Pblendw => |cx, i| blend(cx, i, 1),
-    Blendvps => |cx, i| blendv(cx, i, Ar::S4),
-    Blendvpd => |cx, i| blendv(cx, i, Ar::D2),
-    Pblendvb => |cx, i| blendv(cx, i, Ar::B16),
+    Pshufd | Vpshufd => |cx, i| pshufd(cx, i),
+    Pshuflw | Vpshuflw => |cx, i| pshufw(cx, i, 0),
+    Pshufhw | Vpshufhw => |cx, i| pshufw(cx, i, 4),
+    Pshufb | Vpshufb => |cx, i| binary(cx, i, pshufb),
+    Shufps | Vshufps => |cx, i| shufps(cx, i),
+    Shufpd | Vshufpd => |cx, i| shufpd(cx, i),
+    Unpcklps | Vunpcklps => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
+    Unpckhps | Vunpckhps => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
+    Unpcklpd | Vunpcklpd => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
+    Unpckhpd | Vunpckhpd => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
+    Punpcklbw | Vpunpcklbw => |cx, i| permute(cx, i, Masm::zip1, Ar::B16),
+    Punpcklwd | Vpunpcklwd => |cx, i| permute(cx, i, Masm::zip1, Ar::H8),
+    Punpckldq | Vpunpckldq => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
+    Punpcklqdq | Vpunpcklqdq => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
+    Punpckhbw | Vpunpckhbw => |cx, i| permute(cx, i, Masm::zip2, Ar::B16),
+    Punpckhwd | Vpunpckhwd => |cx, i| permute(cx, i, Masm::zip2, Ar::H8),
+    Punpckhdq | Vpunpckhdq => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
+    Punpckhqdq | Vpunpckhqdq => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
+    Packsswb | Vpacksswb => |cx, i| pack(cx, i, Masm::sqxtn, 0),
+    Packssdw | Vpackssdw => |cx, i| pack(cx, i, Masm::sqxtn, 1),
+    Packuswb | Vpackuswb => |cx, i| pack(cx, i, Masm::sqxtun, 0),
+    Packusdw | Vpackusdw => |cx, i| pack(cx, i, Masm::sqxtun, 1),
+    Palignr | Vpalignr => |cx, i| palignr(cx, i),
+    Pmovsxbw | Vpmovsxbw => |cx, i| extend(cx, i, Masm::sshll, 0, 1),
+    Pmovsxbd | Vpmovsxbd => |cx, i| extend(cx, i, Masm::sshll, 0, 2),
+    Pmovsxbq | Vpmovsxbq => |cx, i| extend(cx, i, Masm::sshll, 0, 3),
+    Pmovsxwd | Vpmovsxwd => |cx, i| extend(cx, i, Masm::sshll, 1, 2),
+    Pmovsxwq | Vpmovsxwq => |cx, i| extend(cx, i, Masm::sshll, 1, 3),
+    Pmovsxdq | Vpmovsxdq => |cx, i| extend(cx, i, Masm::sshll, 2, 3),
+    Pmovzxbw | Vpmovzxbw => |cx, i| extend(cx, i, Masm::ushll, 0, 1),
+    Pmovzxbd | Vpmovzxbd => |cx, i| extend(cx, i, Masm::ushll, 0, 2),
+    Pmovzxbq | Vpmovzxbq => |cx, i| extend(cx, i, Masm::ushll, 0, 3),
+    Pmovzxwd | Vpmovzxwd => |cx, i| extend(cx, i, Masm::ushll, 1, 2),
+    Pmovzxwq | Vpmovzxwq => |cx, i| extend(cx, i, Masm::ushll, 1, 3),
+    Pmovzxdq | Vpmovzxdq => |cx, i| extend(cx, i, Masm::ushll, 2, 3),
+    Blendps | Vblendps | Vpblendd => |cx, i| blend(cx, i, 2),
+    Blendpd | Vblendpd => |cx, i| blend(cx, i, 3),
+    Pblendw | Vpblendw => |cx, i| blend(cx, i, 1),
+    Blendvps | Vblendvps => |cx, i| blendv(cx, i, Ar::S4),
+    Blendvpd | Vblendvpd => |cx, i| blendv(cx, i, Ar::D2),
+    Pblendvb | Vpblendvb => |cx, i| blendv(cx, i, Ar::B16),
 }
 
-pub fn permute(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, V), ar: Ar) -> Lowered {
+fn permute(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, V), ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
 }
 
 /// The byte indices of a shuffle of lanes of 2^`size` bytes: `lanes[k]` is the source of lane k.
-pub fn byte_indices(size: u32, lanes: &[u32]) -> u128 {
+fn byte_indices(size: u32, lanes: &[u32]) -> u128 {
     let bytes = 1 << size;
     let mut v = 0;
     for (k, &from) in lanes.iter().enumerate() {
@@ -122,13 +122,13 @@ fn one_word(m: &mut Masm, d: V, n: V, imm: u8) -> bool {
     true
 }
 
-pub fn pshufd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn pshufd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let imm = cx.imm8(i);
     unary(cx, i, |cx, d, n| shuffle_s(cx, d, n, imm))
 }
 
 /// PSHUFLW (`base` 0) and PSHUFHW (4): four words of one half, the other half copied.
-pub fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
+fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
     let p = picks(cx.imm8(i));
     let lanes: [u32; 8] = std::array::from_fn(|k| if k as u32 & 4 == base { base + p[k & 3] } else { k as u32 });
     unary(cx, i, |cx, d, n| {
@@ -147,7 +147,7 @@ pub fn pshufw(cx: &mut Cx<'_>, i: &Instruction, base: u32) -> Lowered {
 }
 
 /// PSHUFB: bit 7 of an index clears the byte, bits 3-0 pick. TBL clears past 15, so bits 6-4 are masked off.
-pub fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     let t = cx.vtmp();
     cx.m.movi_bytes(t, 0x8f);
     cx.m.and_v(t, t, b);
@@ -155,7 +155,7 @@ pub fn pshufb(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// SHUFPS: two lanes of the destination, then two of the source.
-pub fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn shufps(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let imm = cx.imm8(i);
     let p = picks(imm);
     binary(cx, i, |cx, d, a, b| {
@@ -236,7 +236,7 @@ pub fn low_high(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.ins(3, d, 1, b, 1);
 }
 
-pub fn shufpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn shufpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let imm = cx.imm8(i);
     halves(cx, i, |cx, half, d, a, b| match imm >> (2 * half) & 3 {
         0 => cx.m.zip1(Ar::D2, d, a, b),
@@ -247,7 +247,7 @@ pub fn shufpd(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// Narrows the destination, then the source, with saturation. `size` is the result lanes'.
-pub fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size: u8) -> Lowered {
+fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size: u8) -> Lowered {
     let low = [Ar::B8, Ar::H4][usize::from(size)];
     apart(cx, i, |cx, d, a, b| {
         op(&mut cx.m, low, d, a);
@@ -260,7 +260,7 @@ pub fn pack(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V), size:
 }
 
 /// PALIGNR: destination above source, shifted right by bytes.
-pub fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let by = u32::from(cx.imm8(i));
     binary(cx, i, |cx, d, a, b| match by {
         0 if d == b => {}
@@ -278,7 +278,7 @@ pub fn palignr(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
 }
 
 /// PMOVSX, PMOVZX: doubles the low lanes from 2^`from` to 2^`to` bytes, one word a step.
-pub fn extend(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, u32), from: u32, to: u32) -> Lowered {
+fn extend(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, u32), from: u32, to: u32) -> Lowered {
     const LOW: [Ar; 3] = [Ar::B8, Ar::H4, Ar::S2];
     if Width::of(i) == Width::Vex256 {
         // All but the last step are those of 128 bits; that one doubles either half.
@@ -307,7 +307,7 @@ pub fn extend(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, u32)
 
 /// BLENDPS, BLENDPD, PBLENDW: lanes whose bit is set come from the second source. The halves of a YMM register have bits of their own where there are
 /// enough.
-pub fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
+fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     let count = 16 >> size;
     let bits = u32::from(cx.imm8(i));
     halves(cx, i, |cx, half, d, a, b| {
@@ -353,14 +353,18 @@ pub fn blend(cx: &mut Cx<'_>, i: &Instruction, size: u32) -> Lowered {
     })
 }
 
-/// BLENDV: lanes whose sign in XMM0 is set come from the source.
+/// BLENDV: lanes whose sign in the mask is set come from the second source. The mask is XMM0, with VEX the last operand.
 fn blendv(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
-    let mask = V(xrun_runtime::abi::xmm(0));
-    binary(cx, i, |cx, d, a, b| pick_by_sign(cx, ar, d, [a, b], mask))
+    let mask = match Width::of(i) {
+        Width::Legacy => [V(xrun_runtime::abi::xmm(0)); 2],
+        Width::Vex128 => [cx.vreg(i, 3)?; 2],
+        Width::Vex256 => cx.vsrc_halves(i, 3)?,
+    };
+    halves(cx, i, |cx, half, d, a, b| pick_by_sign(cx, ar, d, [a, b], mask[half as usize]))
 }
 
 /// `d` = lanes of the second where the sign in `mask` is set, else of the first.
-pub fn pick_by_sign(cx: &mut Cx<'_>, ar: Ar, d: V, from: [V; 2], mask: V) {
+fn pick_by_sign(cx: &mut Cx<'_>, ar: Ar, d: V, from: [V; 2], mask: V) {
     let [a, b] = from;
     let t = if d == a || d == b { cx.vtmp() } else { d };
     cx.m.cmlt_zero(ar, t, mask);
