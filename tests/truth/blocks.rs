@@ -196,6 +196,18 @@ impl Program {
         if fault && here.is_some_and(|h| stores_mmx(&h.instruction)) {
             u.fsw |= TOP;
         }
+        // A gather of 128 bits clears the upper halves of its destination and, where its indices are 256 bits, of its mask when it ends (SDM vol. 2, VGATHERDPS,
+        // VGATHERQPS); CPUs clear the one with the first lane and leave masks in the other.
+        if fault
+            && let Some(h) = here
+            && h.instruction.is_vsib()
+            && h.instruction.op0_register().is_xmm()
+        {
+            u.uppers |= 1 << h.instruction.op0_register().number();
+            if h.instruction.memory_index().is_ymm() {
+                u.uppers |= 1 << h.instruction.op2_register().number();
+            }
+        }
         for (k, &start) in assembled.starts.iter().enumerate() {
             // A trap leaves rip behind the instruction, a fault on it; both neighbours' bits are left out.
             if start == rip {

@@ -120,7 +120,7 @@ fn gather(cx: &mut Cx<'_>, i: &Instruction, index: u32, bytes: u32) -> Lowered {
         Ok([Lanes::Low(v), high])
     };
     let (d, mask) = (lanes(cx, 0)?, lanes(cx, 2)?);
-    // First of all every lane of the mask becomes all ones or all zeros, and with 128 bits the upper halves of both are cleared: a fault shows it so.
+    // First of all every lane of the mask becomes all ones or all zeros, and with 128 bits its upper half is cleared: a fault shows it so.
     let ar = Ar::full(size as u8);
     let low = cx.vreg(i, 2)?;
     cx.m.cmlt_zero(ar, low, low);
@@ -131,10 +131,7 @@ fn gather(cx: &mut Cx<'_>, i: &Instruction, index: u32, bytes: u32) -> Lowered {
             cx.m.cmlt_zero(ar, t, t);
             cx.m.str_v(16, t, at);
         }
-        Lanes::Low(_) => {
-            cx.zero_upper(numbers[0]);
-            cx.zero_upper(numbers[1]);
-        }
+        Lanes::Low(_) => cx.zero_upper(numbers[1]),
     }
     let index_low = V(xrun_runtime::abi::xmm(numbers[2] as u8));
     let indices = if by.is_ymm() { [index_low, cx.upper(numbers[2])] } else { [index_low; 2] };
