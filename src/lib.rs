@@ -93,7 +93,7 @@ fn lower_all(cx: &mut Cx<'_>) {
         }
         cx.begin(at, x);
         let runs = !x.general && !cx.fp_traps;
-        if runs && (isa::sse::run::lower(cx) || isa::avx::run::lower(cx)) {
+        if runs && isa::sse::run::lower(cx) {
             next += std::mem::take(&mut cx.skip);
             cx.leave_run(next - 1);
         } else if how == Fuse::Alone || !cx.lower_fused() {

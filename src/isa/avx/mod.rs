@@ -12,7 +12,6 @@
 //! | [`moves`] | halves inserted and extracted, broadcasts, VZEROUPPER |
 //! | [`shuffle`] | permutations |
 //! | [`masked`] | masked moves and gathers |
-//! | [`run`] | scalar code of several instructions together |
 
 use super::cx::Cx;
 use super::{Decline, Lowered};
@@ -23,7 +22,6 @@ pub mod f16c;
 pub mod fma;
 pub mod masked;
 pub mod moves;
-pub mod run;
 pub mod shuffle;
 
 /// Whether `i` is VEX-encoded and writes an XMM register, its first operand.

@@ -492,12 +492,14 @@ impl<'a> Cx<'a> {
             self.m.bind(back);
             let after = self.flags.form;
             self.cold_at(label, start, flags, move |cx| {
+                let uppers = cx.uppers;
                 cx.aligned.clear();
                 for k in start..end {
                     cx.reopen(k);
                     crate::lower_opened(cx, k);
                 }
                 debug_assert_eq!(cx.flags.form, after);
+                cx.restore_uppers(uppers);
                 cx.m.b(back);
             });
         }

@@ -126,6 +126,21 @@ impl Cx<'_> {
         self.uppers = want;
     }
 
+    /// Brings upper halves to what was known of them at an earlier point, after which some were at most cleared: those that counted count, and the homes hold
+    /// theirs.
+    pub(super) fn restore_uppers(&mut self, known: Uppers) {
+        (self.tmp, self.homes_off) = (0, false);
+        for n in 0..16 {
+            if known.live & 1 << n != 0 {
+                self.make_sure(n);
+            }
+            if known.held & !self.uppers.held & 1 << n != 0 {
+                self.upper(n);
+            }
+        }
+        self.uppers = known;
+    }
+
     /// The upper half of YMM `n` in a vector register, not to be written.
     pub fn upper(&mut self, n: usize) -> V {
         let bit = 1u16 << n;

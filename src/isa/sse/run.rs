@@ -1,4 +1,4 @@
-//! Runs of SSE instructions, lowered together on hosts without FEAT_AFP.
+//! Runs of SSE instructions and their VEX forms of 128 bits, lowered together on hosts without FEAT_AFP.
 //!
 //! Alone, a floating-point operation there is four words or five: the operation into a scratch register, two or three to see whether a NaN came
 //! out (see [`super::float`]), one to put the result in its place. In a run results are values with names of their own. Copies of registers
@@ -6,7 +6,7 @@
 //! XMM registers keep what they held until the run's end, as far as the run reads it; what it does not read may be overwritten at once.
 //!
 //! Where a test fires, or an address is not aligned, everything the run began with is still there: the run's instructions follow once more in cold
-//! code, one after the other by their own rows.
+//! code, one after the other by their own rows. The upper halves that VEX forms clear are cleared at the end.
 //!
 //! Simple instructions on general registers may stand between: they are lowered after the run. So the run's own addresses must not depend on them.
 //!
@@ -22,14 +22,16 @@ use crate::emit::simd::Ar;
 use crate::emit::{Cond, Masm, V};
 use crate::facts::zero::Zero;
 use crate::facts::{Fuse, fuse};
+use crate::isa::avx::fma;
 use crate::isa::cx::{Cx, sz};
+use crate::isa::sse::Width;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
-/// Scratch registers for values. Two more are for what one value needs on the way, and the ones above those are the NaN tests'.
-const SCRATCH: u8 = 9;
+/// Most scratch registers for values. Two more are for what one value needs on the way, and the ones above those are the NaN tests'.
+const SCRATCH: usize = 9;
 /// Values 0-15 are the XMM registers as they were; later ones are nodes.
 const FIRST: u8 = 16;
 /// Most nodes.
@@ -51,8 +53,10 @@ enum Kind {
     Sqrt(Shape, Fp, u8),
     /// Smaller or (`true`) larger.
     Pick(Shape, Fp, u8, u8, bool),
+    /// Of multiplicand, multiplier and addend, scalars.
+    Fused(fma::Kind, Fp, [u8; 3]),
     Convert(Fp, u8),
-    /// From general register or memory operand 1.
+    /// From the general register or memory that is the last operand.
     Int(Fp),
     Lanes(LaneOp, Ar, u8, u8),
     /// By a constant.
@@ -66,17 +70,18 @@ enum Kind {
 
 impl Kind {
     /// The values it is made of.
-    fn reads(self) -> [Option<u8>; 2] {
+    fn reads(self) -> [Option<u8>; 3] {
         match self {
             Kind::Binary(_, _, _, a, b)
             | Kind::Pick(_, _, a, b, _)
             | Kind::Lanes(_, _, a, b)
             | Kind::MulEven(_, a, b)
-            | Kind::Bits(_, a, b) => [Some(a), Some(b)],
+            | Kind::Bits(_, a, b) => [Some(a), Some(b), None],
+            Kind::Fused(_, _, from) => from.map(Some),
             Kind::Sqrt(_, _, a) | Kind::Convert(_, a) | Kind::Shuffle(_, a) | Kind::Shift(_, _, a, _) => {
-                [Some(a), None]
+                [Some(a), None, None]
             }
-            Kind::Load(..) | Kind::Zero | Kind::Int(_) => [None, None],
+            Kind::Load(..) | Kind::Zero | Kind::Int(_) => [None; 3],
         }
     }
 }
@@ -122,37 +127,53 @@ struct State {
     written: u32,
     /// Copies of registers.
     copies: usize,
+    /// Registers whose upper halves VEX forms clear.
+    cleared: u16,
 }
 
 struct Run {
     nodes: Vec<Node>,
     s: State,
     zero: Zero,
+    /// Registers for values that end nowhere else at once: the first so many.
+    scratch: [V; SCRATCH],
+    room: usize,
 }
 
 fn number(i: &Instruction, op: u32) -> Option<u8> {
     (i.op_kind(op) == OpKind::Register).then(|| i.op_register(op)).filter(|r| r.is_xmm()).map(|r| r.number() as u8)
 }
 
+/// The register of the first source, whose lanes a scalar result keeps above its own: in legacy encodings `d`, the destination.
+fn first(i: &Instruction, d: u8) -> Option<u8> {
+    if Width::of(i) == Width::Legacy { Some(d) } else { number(i, 1) }
+}
+
+/// The operand that is the second source, or the only one: the last that is no immediate.
+fn second(i: &Instruction) -> u32 {
+    let last = i.op_count() - 1;
+    if i.op_kind(last) == OpKind::Immediate8 { last - 1 } else { last }
+}
+
 fn arithmetic(m: Mnemonic) -> Option<(FpOp, Shape, Fp)> {
     use Mnemonic::*;
     Some(match m {
-        Addss => (Masm::fadd, Scalar, S),
-        Addsd => (Masm::fadd, Scalar, D),
-        Addps => (Masm::fadd, Packed, S),
-        Addpd => (Masm::fadd, Packed, D),
-        Subss => (Masm::fsub, Scalar, S),
-        Subsd => (Masm::fsub, Scalar, D),
-        Subps => (Masm::fsub, Packed, S),
-        Subpd => (Masm::fsub, Packed, D),
-        Mulss => (Masm::fmul, Scalar, S),
-        Mulsd => (Masm::fmul, Scalar, D),
-        Mulps => (Masm::fmul, Packed, S),
-        Mulpd => (Masm::fmul, Packed, D),
-        Divss => (Masm::fdiv, Scalar, S),
-        Divsd => (Masm::fdiv, Scalar, D),
-        Divps => (Masm::fdiv, Packed, S),
-        Divpd => (Masm::fdiv, Packed, D),
+        Addss | Vaddss => (Masm::fadd, Scalar, S),
+        Addsd | Vaddsd => (Masm::fadd, Scalar, D),
+        Addps | Vaddps => (Masm::fadd, Packed, S),
+        Addpd | Vaddpd => (Masm::fadd, Packed, D),
+        Subss | Vsubss => (Masm::fsub, Scalar, S),
+        Subsd | Vsubsd => (Masm::fsub, Scalar, D),
+        Subps | Vsubps => (Masm::fsub, Packed, S),
+        Subpd | Vsubpd => (Masm::fsub, Packed, D),
+        Mulss | Vmulss => (Masm::fmul, Scalar, S),
+        Mulsd | Vmulsd => (Masm::fmul, Scalar, D),
+        Mulps | Vmulps => (Masm::fmul, Packed, S),
+        Mulpd | Vmulpd => (Masm::fmul, Packed, D),
+        Divss | Vdivss => (Masm::fdiv, Scalar, S),
+        Divsd | Vdivsd => (Masm::fdiv, Scalar, D),
+        Divps | Vdivps => (Masm::fdiv, Packed, S),
+        Divpd | Vdivpd => (Masm::fdiv, Packed, D),
         _ => return None,
     })
 }
@@ -161,14 +182,14 @@ fn arithmetic(m: Mnemonic) -> Option<(FpOp, Shape, Fp)> {
 fn pick(m: Mnemonic) -> Option<(Shape, Fp, bool)> {
     use Mnemonic::*;
     Some(match m {
-        Minss => (Scalar, S, false),
-        Minsd => (Scalar, D, false),
-        Minps => (Packed, S, false),
-        Minpd => (Packed, D, false),
-        Maxss => (Scalar, S, true),
-        Maxsd => (Scalar, D, true),
-        Maxps => (Packed, S, true),
-        Maxpd => (Packed, D, true),
+        Minss | Vminss => (Scalar, S, false),
+        Minsd | Vminsd => (Scalar, D, false),
+        Minps | Vminps => (Packed, S, false),
+        Minpd | Vminpd => (Packed, D, false),
+        Maxss | Vmaxss => (Scalar, S, true),
+        Maxsd | Vmaxsd => (Scalar, D, true),
+        Maxps | Vmaxps => (Packed, S, true),
+        Maxpd | Vmaxpd => (Packed, D, true),
         _ => return None,
     })
 }
@@ -177,55 +198,55 @@ fn pick(m: Mnemonic) -> Option<(Shape, Fp, bool)> {
 fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
     use Mnemonic::*;
     Some(match i.mnemonic() {
-        Unpcklps | Punpckldq => (Masm::zip1, Ar::S4, false),
-        Unpckhps | Punpckhdq => (Masm::zip2, Ar::S4, false),
-        Unpcklpd | Punpcklqdq | Movlhps => (Masm::zip1, Ar::D2, false),
-        Unpckhpd | Punpckhqdq => (Masm::zip2, Ar::D2, false),
-        Movhlps => (Masm::zip2, Ar::D2, true),
-        Punpcklbw => (Masm::zip1, Ar::B16, false),
-        Punpcklwd => (Masm::zip1, Ar::H8, false),
-        Punpckhbw => (Masm::zip2, Ar::B16, false),
-        Punpckhwd => (Masm::zip2, Ar::H8, false),
-        Shufps => match i.immediate8() {
+        Unpcklps | Vunpcklps | Punpckldq | Vpunpckldq => (Masm::zip1, Ar::S4, false),
+        Unpckhps | Vunpckhps | Punpckhdq | Vpunpckhdq => (Masm::zip2, Ar::S4, false),
+        Unpcklpd | Vunpcklpd | Punpcklqdq | Vpunpcklqdq | Movlhps | Vmovlhps => (Masm::zip1, Ar::D2, false),
+        Unpckhpd | Vunpckhpd | Punpckhqdq | Vpunpckhqdq => (Masm::zip2, Ar::D2, false),
+        Movhlps | Vmovhlps => (Masm::zip2, Ar::D2, true),
+        Punpcklbw | Vpunpcklbw => (Masm::zip1, Ar::B16, false),
+        Punpcklwd | Vpunpcklwd => (Masm::zip1, Ar::H8, false),
+        Punpckhbw | Vpunpckhbw => (Masm::zip2, Ar::B16, false),
+        Punpckhwd | Vpunpckhwd => (Masm::zip2, Ar::H8, false),
+        Shufps | Vshufps => match i.immediate8() {
             0x88 => (Masm::uzp1, Ar::S4, false),
             0xdd => (Masm::uzp2, Ar::S4, false),
             0x44 => (Masm::zip1, Ar::D2, false),
             0xee => (Masm::zip2, Ar::D2, false),
             _ => return None,
         },
-        Shufpd => match i.immediate8() & 3 {
+        Shufpd | Vshufpd => match i.immediate8() & 3 {
             0 => (Masm::zip1, Ar::D2, false),
             3 => (Masm::zip2, Ar::D2, false),
             _ => return None,
         },
-        Paddb => (Masm::add_v, Ar::B16, false),
-        Paddw => (Masm::add_v, Ar::H8, false),
-        Paddd => (Masm::add_v, Ar::S4, false),
-        Paddq => (Masm::add_v, Ar::D2, false),
-        Psubb => (Masm::sub_v, Ar::B16, false),
-        Psubw => (Masm::sub_v, Ar::H8, false),
-        Psubd => (Masm::sub_v, Ar::S4, false),
-        Psubq => (Masm::sub_v, Ar::D2, false),
-        Pmullw => (Masm::mul_v, Ar::H8, false),
-        Pmulld => (Masm::mul_v, Ar::S4, false),
-        Pcmpgtb => (Masm::cmgt, Ar::B16, false),
-        Pcmpgtw => (Masm::cmgt, Ar::H8, false),
-        Pcmpgtd => (Masm::cmgt, Ar::S4, false),
-        Pcmpeqb => (Masm::cmeq, Ar::B16, false),
-        Pcmpeqw => (Masm::cmeq, Ar::H8, false),
-        Pcmpeqd => (Masm::cmeq, Ar::S4, false),
-        Pminub => (Masm::umin, Ar::B16, false),
-        Pminsb => (Masm::smin, Ar::B16, false),
-        Pminuw => (Masm::umin, Ar::H8, false),
-        Pminsw => (Masm::smin, Ar::H8, false),
-        Pminud => (Masm::umin, Ar::S4, false),
-        Pminsd => (Masm::smin, Ar::S4, false),
-        Pmaxub => (Masm::umax, Ar::B16, false),
-        Pmaxsb => (Masm::smax, Ar::B16, false),
-        Pmaxuw => (Masm::umax, Ar::H8, false),
-        Pmaxsw => (Masm::smax, Ar::H8, false),
-        Pmaxud => (Masm::umax, Ar::S4, false),
-        Pmaxsd => (Masm::smax, Ar::S4, false),
+        Paddb | Vpaddb => (Masm::add_v, Ar::B16, false),
+        Paddw | Vpaddw => (Masm::add_v, Ar::H8, false),
+        Paddd | Vpaddd => (Masm::add_v, Ar::S4, false),
+        Paddq | Vpaddq => (Masm::add_v, Ar::D2, false),
+        Psubb | Vpsubb => (Masm::sub_v, Ar::B16, false),
+        Psubw | Vpsubw => (Masm::sub_v, Ar::H8, false),
+        Psubd | Vpsubd => (Masm::sub_v, Ar::S4, false),
+        Psubq | Vpsubq => (Masm::sub_v, Ar::D2, false),
+        Pmullw | Vpmullw => (Masm::mul_v, Ar::H8, false),
+        Pmulld | Vpmulld => (Masm::mul_v, Ar::S4, false),
+        Pcmpgtb | Vpcmpgtb => (Masm::cmgt, Ar::B16, false),
+        Pcmpgtw | Vpcmpgtw => (Masm::cmgt, Ar::H8, false),
+        Pcmpgtd | Vpcmpgtd => (Masm::cmgt, Ar::S4, false),
+        Pcmpeqb | Vpcmpeqb => (Masm::cmeq, Ar::B16, false),
+        Pcmpeqw | Vpcmpeqw => (Masm::cmeq, Ar::H8, false),
+        Pcmpeqd | Vpcmpeqd => (Masm::cmeq, Ar::S4, false),
+        Pminub | Vpminub => (Masm::umin, Ar::B16, false),
+        Pminsb | Vpminsb => (Masm::smin, Ar::B16, false),
+        Pminuw | Vpminuw => (Masm::umin, Ar::H8, false),
+        Pminsw | Vpminsw => (Masm::smin, Ar::H8, false),
+        Pminud | Vpminud => (Masm::umin, Ar::S4, false),
+        Pminsd | Vpminsd => (Masm::smin, Ar::S4, false),
+        Pmaxub | Vpmaxub => (Masm::umax, Ar::B16, false),
+        Pmaxsb | Vpmaxsb => (Masm::smax, Ar::B16, false),
+        Pmaxuw | Vpmaxuw => (Masm::umax, Ar::H8, false),
+        Pmaxsw | Vpmaxsw => (Masm::smax, Ar::H8, false),
+        Pmaxud | Vpmaxud => (Masm::umax, Ar::S4, false),
+        Pmaxsd | Vpmaxsd => (Masm::smax, Ar::S4, false),
         _ => return None,
     })
 }
@@ -234,17 +255,17 @@ fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
 fn shift(i: &Instruction) -> Option<(ShiftOp, Ar, u32)> {
     use Mnemonic::*;
     let (op, ar): (ShiftOp, Ar) = match i.mnemonic() {
-        Psllw => (Masm::shl_v, Ar::H8),
-        Pslld => (Masm::shl_v, Ar::S4),
-        Psllq => (Masm::shl_v, Ar::D2),
-        Psrlw => (Masm::ushr, Ar::H8),
-        Psrld => (Masm::ushr, Ar::S4),
-        Psrlq => (Masm::ushr, Ar::D2),
-        Psraw => (Masm::sshr, Ar::H8),
-        Psrad => (Masm::sshr, Ar::S4),
+        Psllw | Vpsllw => (Masm::shl_v, Ar::H8),
+        Pslld | Vpslld => (Masm::shl_v, Ar::S4),
+        Psllq | Vpsllq => (Masm::shl_v, Ar::D2),
+        Psrlw | Vpsrlw => (Masm::ushr, Ar::H8),
+        Psrld | Vpsrld => (Masm::ushr, Ar::S4),
+        Psrlq | Vpsrlq => (Masm::ushr, Ar::D2),
+        Psraw | Vpsraw => (Masm::sshr, Ar::H8),
+        Psrad | Vpsrad => (Masm::sshr, Ar::S4),
         _ => return None,
     };
-    let by = (i.op1_kind() == OpKind::Immediate8).then(|| u32::from(i.immediate8()))?;
+    let by = (i.op_kind(i.op_count() - 1) == OpKind::Immediate8).then(|| u32::from(i.immediate8()))?;
     (by > 0 && by < ar.lane_bits()).then_some((op, ar, by))
 }
 
@@ -252,10 +273,10 @@ fn shift(i: &Instruction) -> Option<(ShiftOp, Ar, u32)> {
 fn bits(m: Mnemonic) -> Option<(BitOp, bool)> {
     use Mnemonic::*;
     Some(match m {
-        Andps | Andpd | Pand => (Masm::and_v, false),
-        Orps | Orpd | Por => (Masm::orr_v, false),
-        Xorps | Xorpd | Pxor => (Masm::eor_v, false),
-        Andnps | Andnpd | Pandn => (Masm::bic_v, true),
+        Andps | Vandps | Andpd | Vandpd | Pand | Vpand => (Masm::and_v, false),
+        Orps | Vorps | Orpd | Vorpd | Por | Vpor => (Masm::orr_v, false),
+        Xorps | Vxorps | Xorpd | Vxorpd | Pxor | Vpxor => (Masm::eor_v, false),
+        Andnps | Vandnps | Andnpd | Vandnpd | Pandn | Vpandn => (Masm::bic_v, true),
         _ => return None,
     })
 }
@@ -268,41 +289,54 @@ impl Run {
         if self.s.first[usize::from(d)] == 0 {
             self.s.first[usize::from(d)] = at + 1;
         }
+        if Width::of(i) != Width::Legacy {
+            self.s.cleared |= 1 << d;
+        }
         if let Some((op, shape, fp)) = arithmetic(i.mnemonic()) {
-            let a = self.read(d, shape, fp)?;
+            let first = first(i, d)?;
+            let a = self.read(first, shape, fp)?;
             let b = self.source(i, at, shape, fp)?;
             let below = self.under(a, shape, fp) | self.under(b, shape, fp);
             let k = self.node(Kind::Binary(op, shape, fp, a, b), at, below, Some((shape, fp)))?;
-            return self.write(d, k, shape, fp);
+            return self.write(d, first, k, shape, fp);
+        }
+        if let Some((kind, order, fp)) = fma::scalar(i.mnemonic()) {
+            let from =
+                [self.read(d, Scalar, fp)?, self.read(number(i, 1)?, Scalar, fp)?, self.source(i, at, Scalar, fp)?];
+            let from = order.map(|n| from[n]);
+            let below = from.iter().fold(0, |all, &v| all | self.under(v, Scalar, fp));
+            let k = self.node(Kind::Fused(kind, fp, from), at, below, Some((Scalar, fp)))?;
+            return self.write(d, d, k, Scalar, fp);
         }
         if let Some((shape, fp, max)) = pick(i.mnemonic()) {
-            let a = self.read(d, shape, fp)?;
+            let first = first(i, d)?;
+            let a = self.read(first, shape, fp)?;
             let b = self.source(i, at, shape, fp)?;
             // A NaN result is the second operand; one in the first is dropped.
             let below = self.under(b, shape, fp);
             let k = self.node(Kind::Pick(shape, fp, a, b, max), at, below, self.doubt(b).map(|_| (shape, fp)))?;
-            return self.write(d, k, shape, fp);
-        }
-        let same = number(i, 1) == Some(d);
-        if let (Some(_), true) = (bits(i.mnemonic()), same)
-            && matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd)
-        {
-            let k = self.node(Kind::Zero, at, 0, None)?;
-            return self.set(d, Now { value: k, upper: Upper::Zero, fp: None });
+            return self.write(d, first, k, shape, fp);
         }
         if let Some((op, swapped)) = bits(i.mnemonic()) {
-            let a = self.whole(d)?;
+            let first = first(i, d)?;
+            if number(i, second(i)) == Some(first)
+                && matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd)
+            {
+                let k = self.node(Kind::Zero, at, 0, None)?;
+                return self.set(d, Now { value: k, upper: Upper::Zero, fp: None });
+            }
+            let a = self.whole(first)?;
             let b = self.source(i, at, Packed, S)?;
             self.force(a);
             self.force(b);
             let (x, y) = if swapped { (b, a) } else { (a, b) };
             let k = self.node(Kind::Bits(op, x, y), at, 0, None)?;
-            let n =
-                self.now(d).filter(|n| n.upper == Upper::Zero && matches!(i.mnemonic(), M::Andps | M::Andpd | M::Pand));
+            let and = matches!(i.mnemonic(), M::Andps | M::Andpd | M::Pand | M::Vandps | M::Vandpd | M::Vpand);
+            let n = self.now(first).filter(|n| n.upper == Upper::Zero && and);
             return self.set(d, n.map_or(Now { value: k, upper: Upper::Whole, fp: None }, |n| Now { value: k, ..n }));
         }
         if let Some((op, ar, swapped)) = lanes(i) {
-            let a = self.whole(d)?;
+            let a = self.whole(first(i, d)?)?;
             let b = self.source(i, at, Packed, S)?;
             self.force(a);
             self.force(b);
@@ -311,72 +345,53 @@ impl Run {
             return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
         }
         if let Some((op, ar, by)) = shift(i) {
-            let a = self.whole(d)?;
+            let a = self.whole(first(i, d)?)?;
             self.force(a);
             let k = self.node(Kind::Shift(op, ar, a, by), at, 0, None)?;
             return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
         }
         match i.mnemonic() {
-            M::Pmuludq | M::Pmuldq => {
-                let op: LaneOp = if i.mnemonic() == M::Pmuludq { Masm::umull_v } else { Masm::smull_v };
-                let a = self.whole(d)?;
+            M::Pmuludq | M::Pmuldq | M::Vpmuludq | M::Vpmuldq => {
+                let unsigned = matches!(i.mnemonic(), M::Pmuludq | M::Vpmuludq);
+                let op: LaneOp = if unsigned { Masm::umull_v } else { Masm::smull_v };
+                let a = self.whole(first(i, d)?)?;
                 let b = self.source(i, at, Packed, S)?;
                 self.force(a);
                 self.force(b);
                 let k = self.node(Kind::MulEven(op, a, b), at, 0, None)?;
                 self.set(d, Now { value: k, upper: Upper::Whole, fp: None })
             }
-            M::Sqrtss | M::Sqrtsd | M::Sqrtps | M::Sqrtpd => {
-                let fp = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtps) { S } else { D };
-                let shape = if matches!(i.mnemonic(), M::Sqrtss | M::Sqrtsd) { Scalar } else { Packed };
-                let a = self.source(i, at, shape, fp)?;
-                let k = self.node(Kind::Sqrt(shape, fp, a), at, self.under(a, shape, fp), Some((shape, fp)))?;
-                self.write(d, k, shape, fp)
-            }
-            M::Cvtss2sd | M::Cvtsd2ss => {
-                let (from, to) = if i.mnemonic() == M::Cvtss2sd { (S, D) } else { (D, S) };
+            M::Sqrtps | M::Vsqrtps => self.sqrt(d, d, Packed, S, i, at),
+            M::Sqrtpd | M::Vsqrtpd => self.sqrt(d, d, Packed, D, i, at),
+            M::Sqrtss | M::Vsqrtss => self.sqrt(d, first(i, d)?, Scalar, S, i, at),
+            M::Sqrtsd | M::Vsqrtsd => self.sqrt(d, first(i, d)?, Scalar, D, i, at),
+            M::Cvtss2sd | M::Cvtsd2ss | M::Vcvtss2sd | M::Vcvtsd2ss => {
+                let widens = matches!(i.mnemonic(), M::Cvtss2sd | M::Vcvtss2sd);
+                let (from, to) = if widens { (S, D) } else { (D, S) };
                 let a = self.source(i, at, Scalar, from)?;
                 let doubt = self.doubt(a).map(|_| (Scalar, to));
                 let k = self.node(Kind::Convert(from, a), at, self.under(a, Scalar, from), doubt)?;
-                self.write(d, k, Scalar, to)
+                self.write(d, first(i, d)?, k, Scalar, to)
             }
-            M::Cvtsi2sd | M::Cvtsi2ss => {
-                let fp = if i.mnemonic() == M::Cvtsi2sd { D } else { S };
+            M::Cvtsi2sd | M::Cvtsi2ss | M::Vcvtsi2sd | M::Vcvtsi2ss => {
+                let fp = if matches!(i.mnemonic(), M::Cvtsi2sd | M::Vcvtsi2sd) { D } else { S };
                 let k = self.node(Kind::Int(fp), at, 0, None)?;
-                self.write(d, k, Scalar, fp)
+                self.write(d, first(i, d)?, k, Scalar, fp)
             }
-            M::Movsd | M::Movss | M::Movq if i.op1_kind() == OpKind::Memory => {
-                let fp = if i.mnemonic() == M::Movss { S } else { D };
+            M::Movsd | M::Movss | M::Movq | M::Vmovsd | M::Vmovss | M::Vmovq if i.op1_kind() == OpKind::Memory => {
+                let fp = if matches!(i.mnemonic(), M::Movss | M::Vmovss) { S } else { D };
                 let k = self.node(Kind::Load(1 << fp.size(), false), at, 0, None)?;
                 self.set(d, Now { value: k, upper: Upper::Zero, fp: Some(fp) })
             }
-            M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu => {
-                if i.op1_kind() == OpKind::Memory {
-                    let aligned = matches!(i.mnemonic(), M::Movaps | M::Movapd | M::Movdqa);
-                    let k = self.node(Kind::Load(16, aligned), at, 0, None)?;
-                    return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
-                }
-                let s = number(i, 1)?;
-                if s == d {
-                    return Some(());
-                }
-                self.s.copies += 1;
-                let n = match self.now(s) {
-                    Some(n) if n.upper == Upper::Keep => Now { upper: Upper::Copy(s), ..n },
-                    Some(n) => n,
-                    None if self.zero.above32 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: None },
-                    None if self.zero.above64 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: Some(D) },
-                    None => Now { value: s, upper: Upper::Whole, fp: None },
-                };
-                self.set(d, n)
-            }
-            M::Pshufd => {
+            M::Movaps | M::Movapd | M::Movdqa | M::Vmovaps | M::Vmovapd | M::Vmovdqa => self.copy(d, true, i, at),
+            M::Movups | M::Movupd | M::Movdqu | M::Vmovups | M::Vmovupd | M::Vmovdqu => self.copy(d, false, i, at),
+            M::Pshufd | M::Vpshufd => {
                 let a = self.source(i, at, Packed, S)?;
                 self.force(a);
                 self.shuffle(d, a, i, at)
             }
-            M::Shufps => {
-                let (a, b) = (self.whole(d)?, self.whole(number(i, 1)?)?);
+            M::Shufps | M::Vshufps => {
+                let (a, b) = (self.whole(first(i, d)?)?, self.whole(number(i, second(i))?)?);
                 if a != b {
                     return None;
                 }
@@ -385,6 +400,33 @@ impl Run {
             }
             _ => None,
         }
+    }
+
+    fn sqrt(&mut self, d: u8, first: u8, shape: Shape, fp: Fp, i: &Instruction, at: usize) -> Option<()> {
+        let a = self.source(i, at, shape, fp)?;
+        let k = self.node(Kind::Sqrt(shape, fp, a), at, self.under(a, shape, fp), Some((shape, fp)))?;
+        self.write(d, first, k, shape, fp)
+    }
+
+    /// All of a register; `aligned`: memory must be at a multiple of 16.
+    fn copy(&mut self, d: u8, aligned: bool, i: &Instruction, at: usize) -> Option<()> {
+        if i.op1_kind() == OpKind::Memory {
+            let k = self.node(Kind::Load(16, aligned), at, 0, None)?;
+            return self.set(d, Now { value: k, upper: Upper::Whole, fp: None });
+        }
+        let s = number(i, 1)?;
+        if s == d {
+            return Some(());
+        }
+        self.s.copies += 1;
+        let n = match self.now(s) {
+            Some(n) if n.upper == Upper::Keep => Now { upper: Upper::Copy(s), ..n },
+            Some(n) => n,
+            None if self.zero.above32 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: None },
+            None if self.zero.above64 & 1 << s != 0 => Now { value: s, upper: Upper::Zero, fp: Some(D) },
+            None => Now { value: s, upper: Upper::Whole, fp: None },
+        };
+        self.set(d, n)
     }
 
     fn shuffle(&mut self, d: u8, a: u8, i: &Instruction, at: usize) -> Option<()> {
@@ -454,27 +496,30 @@ impl Run {
     }
 
     fn source(&mut self, i: &Instruction, at: usize, shape: Shape, fp: Fp) -> Option<u8> {
-        match i.op1_kind() {
+        match i.op_kind(second(i)) {
             OpKind::Memory => {
                 let bytes = if shape == Packed { 16 } else { 1 << fp.size() };
-                self.node(Kind::Load(bytes, shape == Packed), at, 0, None)
+                self.node(Kind::Load(bytes, shape == Packed && Width::of(i) == Width::Legacy), at, 0, None)
             }
-            _ => self.read(number(i, 1)?, shape, fp),
+            _ => self.read(number(i, second(i))?, shape, fp),
         }
     }
 
-    fn write(&mut self, d: u8, value: u8, shape: Shape, fp: Fp) -> Option<()> {
+    /// `d` = `value`, a scalar with the lanes above from register `first`.
+    fn write(&mut self, d: u8, first: u8, value: u8, shape: Shape, fp: Fp) -> Option<()> {
         if shape == Packed {
             return self.set(d, Now { value, upper: Upper::Whole, fp: None });
         }
         let zero = if fp == D { self.zero.above64 } else { self.zero.above32 };
-        let upper = match self.now(d) {
-            None if zero & 1 << d != 0 => Upper::Zero,
+        let upper = match self.now(first) {
+            None if zero & 1 << first != 0 => Upper::Zero,
+            None if first != d => Upper::Copy(first),
             None => Upper::Keep,
             // A single written over the low half of a double leaves the other half of it.
             Some(n) if n.fp == Some(D) && fp == S => return None,
             Some(Now { upper: Upper::Whole, value, .. }) if value < FIRST => Upper::Copy(value),
             Some(Now { upper: Upper::Whole, .. }) => return None,
+            Some(Now { upper: Upper::Keep, .. }) if first != d => Upper::Copy(first),
             Some(n) => n.upper,
         };
         self.set(d, Now { value, upper, fp: Some(fp) })
@@ -524,11 +569,11 @@ impl Run {
 
     /// Where each node's value is; `None` when there are too few scratch registers. Nodes nobody needs are computed too, for what they signal.
     fn places(&self) -> Option<Vec<V>> {
-        let mut free: u16 = (1 << SCRATCH) - 1;
-        let mut held: [usize; SCRATCH as usize] = [0; SCRATCH as usize];
+        let mut free: u16 = (1 << self.room) - 1;
+        let mut held = [0; SCRATCH];
         let mut places = Vec::with_capacity(self.nodes.len());
         for k in 0..self.nodes.len() {
-            for (r, until) in held.iter().enumerate() {
+            for (r, until) in held.iter().enumerate().take(self.room) {
                 if *until < k {
                     free |= 1 << r;
                 }
@@ -543,7 +588,7 @@ impl Run {
             let r = free.trailing_zeros() as usize;
             free &= !(1 << r);
             held[r] = self.last_use(k).unwrap_or(k);
-            places.push(V(r as u8));
+            places.push(self.scratch[r]);
         }
         Some(places)
     }
@@ -553,12 +598,17 @@ impl Run {
 pub fn lower(cx: &mut Cx<'_>) -> bool {
     let i = &cx.region.insts[cx.at].i;
     let vector = i.op0_register().is_xmm() && i.op0_kind() == OpKind::Register;
-    // Where scratch registers are homes of upper halves, they must come through the slow way too.
-    if !vector || cx.host.afp || !cx.facts.uppers.is_empty() || !cx.nzcv_free() {
-        return false;
-    }
+    vector && !cx.host.afp && cx.nzcv_free() && lower_run(cx)
+}
+
+#[inline(never)]
+fn lower_run(cx: &mut Cx<'_>) -> bool {
     let (start, insts) = (cx.at, &cx.region.insts);
-    let mut run = Run { nodes: Vec::new(), s: State::default(), zero: cx.zero(start) };
+    let room = SCRATCH.min(usize::from(cx.free_of_fixing()).saturating_sub(1));
+    let mut scratch = [V(0); SCRATCH];
+    scratch[..room].fill_with(|| cx.vtmp());
+    cx.vtmps_from(0);
+    let mut run = Run { nodes: Vec::new(), s: State::default(), zero: cx.zero(start), scratch, room };
     // The longest that ends with something to test, and the longest of all.
     let (mut best, mut all) = (None, None);
     let mut end = start;
@@ -613,12 +663,11 @@ pub fn lower(cx: &mut Cx<'_>) -> bool {
     true
 }
 
-/// The general register that is the second operand.
+/// The general register that is the last operand.
 fn general(i: &Instruction) -> Register {
-    if i.op_count() > 1 && i.op1_kind() == OpKind::Register && i.op1_register().is_gpr() {
-        i.op1_register()
-    } else {
-        Register::None
+    match i.op_count().checked_sub(1) {
+        Some(last) if i.op_kind(last) == OpKind::Register && i.op_register(last).is_gpr() => i.op_register(last),
+        _ => Register::None,
     }
 }
 
@@ -631,7 +680,7 @@ fn emit(cx: &mut Cx<'_>, run: &Run, place: &[V], start: usize, end: usize) {
         if n.at != cx.at {
             cx.step_run(n.at);
         }
-        cx.vtmps_from(SCRATCH);
+        cx.vtmps_from(run.room as u8);
         compute(cx, n, place[k], place);
     }
     let tested = test(cx, run, place, slow);
@@ -645,6 +694,7 @@ fn emit(cx: &mut Cx<'_>, run: &Run, place: &[V], start: usize, end: usize) {
         }
     }
     cx.end_run(start, end, tested);
+    cx.zero_uppers_of(run.s.cleared);
 }
 
 /// Goes to `slow` when the result of an operation is a NaN. False when there is nothing to test.
@@ -721,13 +771,14 @@ fn compute(cx: &mut Cx<'_>, n: &Node, d: V, place: &[V]) {
         }
         Kind::Int(fp) => {
             let i = cx.region.insts[n.at].i;
-            if let Ok((x, bytes)) = cx.int_src(&i, 1) {
+            if let Ok((x, bytes)) = cx.int_src(&i, second(&i)) {
                 cx.m.scvtf(fp, d, sz(bytes), x);
             }
         }
         Kind::Zero => cx.m.zero_v(d),
         Kind::Binary(op, shape, fp, a, b) => op(&mut cx.m, shape, fp, d, v(a), v(b)),
         Kind::Sqrt(shape, fp, a) => cx.m.fsqrt(shape, fp, d, v(a)),
+        Kind::Fused(kind, fp, from) => kind.scalar(&mut cx.m, fp, d, from.map(v)),
         Kind::Convert(from, a) => cx.m.fcvt(from, d, v(a)),
         Kind::Pick(shape, fp, a, b, max) => {
             let (x, y) = if max { (v(a), v(b)) } else { (v(b), v(a)) };
