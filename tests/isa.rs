@@ -13,10 +13,13 @@ use xrun::host::HostFeatures;
 use xrun::isa::{self, Decline, cpuid, row, table};
 use xrun_runtime::engine::{Extent, GuestCode, Ordering};
 
+const EAX: usize = 0;
 const EBX: usize = 1;
 const ECX: usize = 2;
 const EDX: usize = 3;
 const EXTENDED: u32 = 0x8000_0001;
+/// Leaf 7, subleaf 1.
+const SEVEN_1: u32 = 7 | 1 << 16;
 
 /// The CPUID bit that announces an extension; `None` for what every 64-bit CPU has.
 #[rustfmt::skip]
@@ -33,6 +36,7 @@ fn bit(f: F) -> Option<(u32, usize, u32)> {
         F::RDSEED => (7, EBX, 18), F::ADX => (7, EBX, 19), F::CLFLUSHOPT => (7, EBX, 23), F::CLWB => (7, EBX, 24), F::SHA => (7, EBX, 29),
         F::GFNI => (7, ECX, 8), F::VAES => (7, ECX, 9), F::VPCLMULQDQ => (7, ECX, 10), F::RDPID => (7, ECX, 22), F::CLDEMOTE => (7, ECX, 25),
         F::MOVDIRI => (7, ECX, 27), F::MOVDIR64B => (7, ECX, 28), F::SERIALIZE => (7, EDX, 14),
+        F::AVX_VNNI => (SEVEN_1, EAX, 4),
         F::LZCNT => (EXTENDED, ECX, 5), F::PREFETCHW => (EXTENDED, ECX, 8), F::SYSCALL => (EXTENDED, EDX, 11), F::RDTSCP => (EXTENDED, EDX, 27),
         // Never announced.
         _ => (0, 0, 32),
@@ -46,7 +50,10 @@ fn announced(code: Code) -> bool {
         && matches!(oc.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && code.cpuid_features().iter().all(|f| match bit(*f) {
             None => true,
-            Some((leaf, register, bit)) => bit < 32 && cpuid::cpuid(leaf, 0)[register] >> bit & 1 != 0,
+            Some((leaf, register, bit)) => {
+                let (leaf, subleaf) = if leaf == SEVEN_1 { (7, 1) } else { (leaf, 0) };
+                bit < 32 && cpuid::cpuid(leaf, subleaf)[register] >> bit & 1 != 0
+            }
         })
 }
 

@@ -15,13 +15,20 @@ const EDX: usize = 3;
 /// One feature bit and the instructions that stand for it.
 struct Feature {
     leaf: u32,
+    /// Of leaf 7.
+    subleaf: u32,
     register: usize,
     bit: u32,
     needs: &'static [Mnemonic],
 }
 
 const fn feature(leaf: u32, register: usize, bit: u32, needs: &'static [Mnemonic]) -> Feature {
-    Feature { leaf, register, bit, needs }
+    Feature { leaf, subleaf: 0, register, bit, needs }
+}
+
+/// In leaf 7's subleaf 1.
+const fn feature_7_1(register: usize, bit: u32, needs: &'static [Mnemonic]) -> Feature {
+    Feature { leaf: 7, subleaf: 1, register, bit, needs }
 }
 
 const EXTENDED: u32 = 0x8000_0001;
@@ -62,7 +69,7 @@ const FEATURES: &[Feature] = &[
     feature(7, EBX, 23, &[Clflushopt]),
     feature(7, EBX, 24, &[Clwb]),
     feature(7, EBX, 29, &[Sha1rnds4, Sha256rnds2]),                       // SHA
-    feature(7, ECX, 8, &[Gf2p8mulb, Gf2p8affineqb, Vgf2p8mulb]),          // GFNI
+    feature(7, ECX, 8, &[Gf2p8mulb, Gf2p8affineqb, Vgf2p8affineinvqb]),   // GFNI
     feature(7, ECX, 9, &[Vaesenc, Vaesdeclast, Xgetbv]),                  // VAES
     feature(7, ECX, 10, &[Vpclmulqdq, Xgetbv]),
     feature(7, ECX, 22, &[Rdpid]),
@@ -70,6 +77,7 @@ const FEATURES: &[Feature] = &[
     feature(7, ECX, 27, &[Movdiri]),
     feature(7, ECX, 28, &[Movdir64b]),
     feature(7, EDX, 14, &[Serialize]),
+    feature_7_1(EAX, 4, &[Vpdpbusd, Vpdpwssds]),                          // AVX-VNNI
     feature(EXTENDED, ECX, 0, &[Lahf, Sahf]),
     feature(EXTENDED, ECX, 5, &[Lzcnt]),
     feature(EXTENDED, ECX, 8, &[Prefetchw]),
@@ -104,6 +112,8 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         // The caches are described by leaf 4.
         2 => r = [0x00ff_0001, 0, 0, 0],
         4 => r = cache(subleaf),
+        // The last subleaf.
+        7 if subleaf == 0 => r[EAX] = 1,
         0xd => r = extended_state(subleaf),
         0x8000_0000 => r = [MAX_EXTENDED, 0, 0, 0],
         // Long mode and no-execute, which running at all implies.
@@ -118,11 +128,9 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         0x8000_0008 => r[EAX] = 48 << 8 | 40,
         _ => {}
     }
-    if leaf != 7 || subleaf == 0 {
-        for f in FEATURES.iter().filter(|f| f.leaf == leaf) {
-            if f.needs.iter().all(|&m| row(m).is_some()) {
-                r[f.register] |= 1 << f.bit;
-            }
+    for f in FEATURES.iter().filter(|f| f.leaf == leaf && (leaf != 7 || f.subleaf == subleaf)) {
+        if f.needs.iter().all(|&m| row(m).is_some()) {
+            r[f.register] |= 1 << f.bit;
         }
     }
     r
@@ -174,7 +182,11 @@ mod tests {
     #[test]
     fn no_feature_is_claimed_twice() {
         for (n, f) in FEATURES.iter().enumerate() {
-            assert!(FEATURES[..n].iter().all(|g| (g.leaf, g.register, g.bit) != (f.leaf, f.register, f.bit)));
+            assert!(
+                FEATURES[..n]
+                    .iter()
+                    .all(|g| (g.leaf, g.subleaf, g.register, g.bit) != (f.leaf, f.subleaf, f.register, f.bit))
+            );
         }
     }
 }

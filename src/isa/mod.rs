@@ -76,6 +76,7 @@ pub const FAMILIES: &[&[Row]] = &[
     avx::masked::ROWS,
     avx::moves::ROWS,
     avx::shuffle::ROWS,
+    avx::vnni::ROWS,
     bits::ROWS,
     branch::ROWS,
     mmx::ROWS,

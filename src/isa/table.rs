@@ -21,9 +21,8 @@ const PARTIAL: &[(Mnemonic, &str)] = &[
     (Mnemonic::Aesdeclast, "only on hosts with AES instructions"),
     (Mnemonic::Aesimc, "only on hosts with AES instructions"),
     (Mnemonic::Aeskeygenassist, "only on hosts with AES instructions"),
-    (Mnemonic::Gf2p8mulb, "not announced: the VEX forms are not done"),
-    (Mnemonic::Gf2p8affineqb, "not announced: the VEX forms are not done"),
-    (Mnemonic::Gf2p8affineinvqb, "not announced: the VEX forms are not done; only on hosts with AES instructions"),
+    (Mnemonic::Gf2p8affineinvqb, "only on hosts with AES instructions"),
+    (Mnemonic::Vgf2p8affineinvqb, "only on hosts with AES instructions"),
     (Mnemonic::Pclmulqdq, "only on hosts with PMULL"),
 ];
 

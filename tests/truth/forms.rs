@@ -64,6 +64,7 @@ pub fn excluded(code: Code) -> Option<&'static str> {
                 | CpuidFeature::CLFLUSHOPT
                 | CpuidFeature::CLWB
                 | CpuidFeature::GFNI
+                | CpuidFeature::AVX_VNNI
                 | CpuidFeature::CET_IBT
         ) {
             return Some("an extension beyond x86-64-v3");
@@ -625,6 +626,10 @@ pub fn family(code: Code) -> &'static str {
     if code.op_code().encoding() == EncodingKind::VEX {
         return if has(CpuidFeature::FMA) {
             "fma"
+        } else if has(CpuidFeature::GFNI) {
+            "gfni"
+        } else if has(CpuidFeature::AVX_VNNI) {
+            "vnni"
         } else if has(CpuidFeature::BMI1) || has(CpuidFeature::BMI2) {
             "bmi"
         } else if has(CpuidFeature::AVX2) {

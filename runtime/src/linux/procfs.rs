@@ -174,6 +174,7 @@ const FEATURES: &[(u32, u32, usize, u32, &str)] = &[
     (1, 0, 2, 28, "avx"),
     (1, 0, 2, 29, "f16c"),
     (1, 0, 2, 30, "rdrand"),
+    (7, 0, 2, 8, "gfni"),
     (7, 0, 2, 9, "vaes"),
     (7, 0, 2, 10, "vpclmulqdq"),
     (0xd, 1, 0, 0, "xsaveopt"),
@@ -189,6 +190,7 @@ const FEATURES: &[(u32, u32, usize, u32, &str)] = &[
     (7, 0, 1, 18, "rdseed"),
     (7, 0, 1, 19, "adx"),
     (7, 0, 1, 29, "sha_ni"),
+    (7, 1, 0, 4, "avx_vnni"),
 ];
 
 /// /proc/cpuinfo of the CPU that CPUID describes, once for each processor this process may use.

@@ -8,7 +8,7 @@ use crate::emit::fp::{Fp, Shape};
 use crate::emit::{Masm, V};
 use crate::isa::Lowered;
 use crate::isa::cx::Cx;
-use crate::isa::sse::Width;
+use crate::isa::sse::ternary;
 use crate::rows;
 use iced_x86::{Instruction, Mnemonic};
 
@@ -112,28 +112,16 @@ const F213: Order = [1, 0, 2];
 const F231: Order = [1, 2, 0];
 
 fn fused(cx: &mut Cx<'_>, i: &Instruction, kind: Kind, order: Order, shape: Shape, fp: Fp) -> Lowered {
-    let (d, n) = (cx.vreg(i, 0)?, i.op0_register().number());
-    if Width::of(i) != Width::Vex256 {
-        let from = [d, cx.vreg(i, 1)?, cx.vsrc(i, 2)?];
-        match shape {
-            Packed => packed(cx, kind, order, fp, d, from),
-            Scalar => {
-                let [x, y, z] = order.map(|k| from[k]);
-                let r = cx.vtmp();
-                kind.scalar(&mut cx.m, fp, r, [x, y, z]);
-                cx.fix_nan_fused(Scalar, fp, r, [x, y, z]);
-                cx.merge(fp, d, r);
-            }
-        }
-        return Ok(());
+    if shape == Packed {
+        return ternary(cx, i, |cx, d, from| packed(cx, kind, order, fp, d, from));
     }
-    let last = cx.vsrc_halves(i, 2)?;
-    let uppers = [cx.upper(n), cx.upper(i.op1_register().number())];
-    let low = [d, cx.vreg(i, 1)?, last[0]];
-    let high = cx.upper_target(n);
-    cx.with_vtmps(|cx| packed(cx, kind, order, fp, d, low));
-    cx.with_vtmps(|cx| packed(cx, kind, order, fp, high, [uppers[0], uppers[1], last[1]]));
-    cx.set_upper(n, high);
+    let d = cx.vreg(i, 0)?;
+    let from = [d, cx.vreg(i, 1)?, cx.vsrc(i, 2)?];
+    let [x, y, z] = order.map(|k| from[k]);
+    let r = cx.vtmp();
+    kind.scalar(&mut cx.m, fp, r, [x, y, z]);
+    cx.fix_nan_fused(Scalar, fp, r, [x, y, z]);
+    cx.merge(fp, d, r);
     Ok(())
 }
 

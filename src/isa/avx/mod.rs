@@ -1,4 +1,4 @@
-//! AVX, AVX2, FMA, F16C (SDM vol. 1, chapter 14; vol. 2): what only VEX-encoded instructions do. The VEX forms of SSE's instructions stand in the rows of
+//! AVX, AVX2, FMA, F16C, AVX-VNNI (SDM vol. 1, chapter 14; vol. 2): what only VEX-encoded instructions do. The VEX forms of SSE's instructions stand in the rows of
 //! [`super::sse`], which does 256 bits as twice 128.
 //!
 //! The lower 128 bits of a YMM register are its XMM register, in v16-v31; the upper ones are asked for by number ([`Cx::upper`]).
@@ -12,6 +12,7 @@
 //! | [`moves`] | halves inserted and extracted, broadcasts, VZEROUPPER |
 //! | [`shuffle`] | permutations |
 //! | [`masked`] | masked moves and gathers |
+//! | [`vnni`] | sums of products of bytes and words |
 
 use super::cx::Cx;
 use super::{Decline, Lowered};
@@ -23,6 +24,7 @@ pub mod fma;
 pub mod masked;
 pub mod moves;
 pub mod shuffle;
+pub mod vnni;
 
 /// Whether `i` is VEX-encoded and writes an XMM register, its first operand.
 pub fn clears(i: &Instruction) -> bool {

@@ -12,9 +12,9 @@ use crate::rows;
 use iced_x86::Instruction;
 
 rows! { "gfni";
-    Gf2p8mulb => |cx, i| binary(cx, i, multiply),
-    Gf2p8affineqb => |cx, i| affine_row(cx, i, false),
-    Gf2p8affineinvqb => |cx, i| affine_row(cx, i, true),
+    Gf2p8mulb | Vgf2p8mulb => |cx, i| binary(cx, i, multiply),
+    Gf2p8affineqb | Vgf2p8affineqb => |cx, i| affine_row(cx, i, false),
+    Gf2p8affineinvqb | Vgf2p8affineinvqb => |cx, i| affine_row(cx, i, true),
 }
 
 fn affine_row(cx: &mut Cx<'_>, i: &Instruction, invert: bool) -> Lowered {

@@ -213,6 +213,24 @@ pub fn halves(cx: &mut Cx<'_>, i: &Instruction, f: impl Fn(&mut Cx<'_>, u32, V, 
     Ok(())
 }
 
+/// VEX forms with three sources, the first of which is the destination: `f(cx, d, [d, a, b])` for each half.
+pub fn ternary(cx: &mut Cx<'_>, i: &Instruction, f: impl Fn(&mut Cx<'_>, V, [V; 3])) -> Lowered {
+    let (d, n) = (cx.vreg(i, 0)?, i.op0_register().number());
+    if Width::of(i) != Width::Vex256 {
+        let from = [d, cx.vreg(i, 1)?, cx.vsrc(i, 2)?];
+        f(cx, d, from);
+        return Ok(());
+    }
+    let last = cx.vsrc_halves(i, 2)?;
+    let uppers = [cx.upper(n), cx.upper(i.op1_register().number())];
+    let low = [d, cx.vreg(i, 1)?, last[0]];
+    let high = cx.upper_target(n);
+    cx.with_vtmps(|cx| f(cx, d, low));
+    cx.with_vtmps(|cx| f(cx, high, [uppers[0], uppers[1], last[1]]));
+    cx.set_upper(n, high);
+    Ok(())
+}
+
 /// As [`halves`], for what is the same for both.
 pub fn binary(cx: &mut Cx<'_>, i: &Instruction, f: impl Fn(&mut Cx<'_>, V, V, V)) -> Lowered {
     halves(cx, i, |cx, _, d, a, b| f(cx, d, a, b))
