@@ -120,7 +120,6 @@ const DIFFERS: &str = "
 - MXCSR.DE is set on hosts with FEAT_AFP only, or when denormals are zeros; an unmasked denormal exception is raised there only.
 - An unmasked underflow exception is raised when the result is inexact too.
 - Single steps (TF): there is a trap after SYSCALL too, which the CPU leaves out.
-- Unmasked exceptions are raised by SSE instructions; their VEX forms do not raise them.
 - Where an unmasked exception found before an operation keeps the CPU from the operation, flags of it (OE UE PE) may be set all the same, from other lanes.
 - With MXCSR.FTZ, a result that is tiny until it is rounded, to the smallest normal number, becomes zero on hosts without FEAT_AFP.
 - A fused multiplication of infinity by zero with a quiet NaN to add gives that NaN, but sets MXCSR.IE too.

@@ -71,10 +71,10 @@ pub fn set_flushing() -> bool {
     !FLUSHES.swap(true, Ordering::SeqCst)
 }
 
-/// The exceptions that `mxcsr` does not mask, as bits of FPSR: IE DE ZE OE UE PE are IOC IDC DZC OFC UFC IXC.
+/// The exceptions that `mxcsr` does not mask, as bits of FPSR: IE DE ZE OE UE PE are IOC IDC DZC OFC UFC IXC. An underflow is inexact too (see [`flags_of`]).
 const fn unmasked(mxcsr: u32) -> u32 {
     let open = !mxcsr >> 7;
-    open & 1 | (open >> 1 & 1) << 7 | (open >> 2 & 15) << 1
+    open & 1 | (open >> 1 & 1) << 7 | (open >> 2 & 15) << 1 | (open >> 5 & 1) << 3
 }
 
 /// The sticky exception flags of MXCSR (bits 0-5) that `fpsr` has accumulated.

@@ -61,7 +61,10 @@ fn singles_to_halves(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     }
     match to {
         Ok(d) => cx.m.mov_v(d, r),
-        Err(at) => cx.store_v(if wide { 16 } else { 8 }, r, at),
+        Err(at) => {
+            cx.look_for_fp_trap();
+            cx.store_v(if wide { 16 } else { 8 }, r, at);
+        }
     }
     Ok(())
 }

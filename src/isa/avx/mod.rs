@@ -54,6 +54,7 @@ pub fn clears(i: &Instruction) -> bool {
 pub fn lower(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let row = super::row(i.mnemonic()).ok_or(Decline::Unsupported("no row"))?;
     (row.lower)(cx, i)?;
+    cx.look_for_fp_trap();
     cx.zero_upper(i.op0_register().number());
     Ok(())
 }

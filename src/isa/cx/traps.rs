@@ -10,7 +10,7 @@ use crate::emit::{Addr, Sz, V, X};
 use crate::guest::Flags;
 use crate::isa::sse::xmm;
 use crate::isa::{Lower, Lowered, row};
-use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use std::mem::offset_of;
 use xrun_runtime::engine::Trap;
 use xrun_runtime::state::CpuState;
@@ -42,8 +42,8 @@ fn raises(i: &Instruction) -> bool {
         Cvtpi2ps | Cvtps2pi | Cvttps2pi | Cvtpd2pi | Cvttpd2pi => true,
         m => {
             !i.is_string_instruction()
-                && i.code().encoding() == EncodingKind::Legacy
-                && row(m).is_some_and(|r| matches!(r.family, "sse float" | "sse compare" | "sse convert"))
+                && row(m)
+                    .is_some_and(|r| matches!(r.family, "sse float" | "sse compare" | "sse convert" | "fma" | "f16c"))
         }
     }
 }
@@ -58,8 +58,11 @@ impl Cx<'_> {
         let r = i.op0_register();
         let saved = match (i.op0_kind(), xmm(r), gpr(r)) {
             (OpKind::Register, Some(v), _) => {
-                let compares =
-                    matches!(i.mnemonic(), Mnemonic::Comiss | Mnemonic::Comisd | Mnemonic::Ucomiss | Mnemonic::Ucomisd);
+                use Mnemonic::*;
+                let compares = matches!(
+                    i.mnemonic(),
+                    Comiss | Comisd | Ucomiss | Ucomisd | Vcomiss | Vcomisd | Vucomiss | Vucomisd
+                );
                 if compares { Saved::Flags } else { Saved::Vector(v) }
             }
             (OpKind::Register, _, Some((x, ..))) => Saved::General(x),
@@ -86,7 +89,7 @@ impl Cx<'_> {
         self.watch.is_some()
     }
 
-    /// The look itself, once: where the instruction has computed all it computes and written at most its first operand.
+    /// The look itself, once: where the instruction has computed all it computes and written at most its first operand, of a YMM register the lower half.
     pub(crate) fn look_for_fp_trap(&mut self) {
         let Some(Watch { saved, flags, scratch }) = self.watch.take() else { return };
         self.m.ldr(4, LINK, Addr::Off(STATE, offset_of!(CpuState, unmasked) as i32));

@@ -216,6 +216,7 @@ impl Cx<'_> {
     /// The upper half of YMM `n` becomes `v`. After the last access that can fault.
     pub fn set_upper(&mut self, n: usize, v: V) {
         let bit = 1u16 << n;
+        self.look_for_fp_trap();
         self.m.str_v(16, v, slot(n));
         if let Some(home) = self.home(n) {
             if v != home {
