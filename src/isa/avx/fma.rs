@@ -6,76 +6,69 @@
 
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::{Masm, V};
-use crate::isa::Lowered;
 use crate::isa::cx::Cx;
 use crate::isa::sse::ternary;
-use crate::rows;
+use crate::isa::{Decline, Lowered, Row};
 use iced_x86::{Instruction, Mnemonic};
 
 use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
-rows! { "fma";
-    Vfmadd132ps => |cx, i| fused(cx, i, ADD, F132, Packed, S),
-    Vfmadd132pd => |cx, i| fused(cx, i, ADD, F132, Packed, D),
-    Vfmadd132ss => |cx, i| fused(cx, i, ADD, F132, Scalar, S),
-    Vfmadd132sd => |cx, i| fused(cx, i, ADD, F132, Scalar, D),
-    Vfmadd213ps => |cx, i| fused(cx, i, ADD, F213, Packed, S),
-    Vfmadd213pd => |cx, i| fused(cx, i, ADD, F213, Packed, D),
-    Vfmadd213ss => |cx, i| fused(cx, i, ADD, F213, Scalar, S),
-    Vfmadd213sd => |cx, i| fused(cx, i, ADD, F213, Scalar, D),
-    Vfmadd231ps => |cx, i| fused(cx, i, ADD, F231, Packed, S),
-    Vfmadd231pd => |cx, i| fused(cx, i, ADD, F231, Packed, D),
-    Vfmadd231ss => |cx, i| fused(cx, i, ADD, F231, Scalar, S),
-    Vfmadd231sd => |cx, i| fused(cx, i, ADD, F231, Scalar, D),
-    Vfmsub132ps => |cx, i| fused(cx, i, SUB, F132, Packed, S),
-    Vfmsub132pd => |cx, i| fused(cx, i, SUB, F132, Packed, D),
-    Vfmsub132ss => |cx, i| fused(cx, i, SUB, F132, Scalar, S),
-    Vfmsub132sd => |cx, i| fused(cx, i, SUB, F132, Scalar, D),
-    Vfmsub213ps => |cx, i| fused(cx, i, SUB, F213, Packed, S),
-    Vfmsub213pd => |cx, i| fused(cx, i, SUB, F213, Packed, D),
-    Vfmsub213ss => |cx, i| fused(cx, i, SUB, F213, Scalar, S),
-    Vfmsub213sd => |cx, i| fused(cx, i, SUB, F213, Scalar, D),
-    Vfmsub231ps => |cx, i| fused(cx, i, SUB, F231, Packed, S),
-    Vfmsub231pd => |cx, i| fused(cx, i, SUB, F231, Packed, D),
-    Vfmsub231ss => |cx, i| fused(cx, i, SUB, F231, Scalar, S),
-    Vfmsub231sd => |cx, i| fused(cx, i, SUB, F231, Scalar, D),
-    Vfnmadd132ps => |cx, i| fused(cx, i, NEGATED_ADD, F132, Packed, S),
-    Vfnmadd132pd => |cx, i| fused(cx, i, NEGATED_ADD, F132, Packed, D),
-    Vfnmadd132ss => |cx, i| fused(cx, i, NEGATED_ADD, F132, Scalar, S),
-    Vfnmadd132sd => |cx, i| fused(cx, i, NEGATED_ADD, F132, Scalar, D),
-    Vfnmadd213ps => |cx, i| fused(cx, i, NEGATED_ADD, F213, Packed, S),
-    Vfnmadd213pd => |cx, i| fused(cx, i, NEGATED_ADD, F213, Packed, D),
-    Vfnmadd213ss => |cx, i| fused(cx, i, NEGATED_ADD, F213, Scalar, S),
-    Vfnmadd213sd => |cx, i| fused(cx, i, NEGATED_ADD, F213, Scalar, D),
-    Vfnmadd231ps => |cx, i| fused(cx, i, NEGATED_ADD, F231, Packed, S),
-    Vfnmadd231pd => |cx, i| fused(cx, i, NEGATED_ADD, F231, Packed, D),
-    Vfnmadd231ss => |cx, i| fused(cx, i, NEGATED_ADD, F231, Scalar, S),
-    Vfnmadd231sd => |cx, i| fused(cx, i, NEGATED_ADD, F231, Scalar, D),
-    Vfnmsub132ps => |cx, i| fused(cx, i, NEGATED_SUB, F132, Packed, S),
-    Vfnmsub132pd => |cx, i| fused(cx, i, NEGATED_SUB, F132, Packed, D),
-    Vfnmsub132ss => |cx, i| fused(cx, i, NEGATED_SUB, F132, Scalar, S),
-    Vfnmsub132sd => |cx, i| fused(cx, i, NEGATED_SUB, F132, Scalar, D),
-    Vfnmsub213ps => |cx, i| fused(cx, i, NEGATED_SUB, F213, Packed, S),
-    Vfnmsub213pd => |cx, i| fused(cx, i, NEGATED_SUB, F213, Packed, D),
-    Vfnmsub213ss => |cx, i| fused(cx, i, NEGATED_SUB, F213, Scalar, S),
-    Vfnmsub213sd => |cx, i| fused(cx, i, NEGATED_SUB, F213, Scalar, D),
-    Vfnmsub231ps => |cx, i| fused(cx, i, NEGATED_SUB, F231, Packed, S),
-    Vfnmsub231pd => |cx, i| fused(cx, i, NEGATED_SUB, F231, Packed, D),
-    Vfnmsub231ss => |cx, i| fused(cx, i, NEGATED_SUB, F231, Scalar, S),
-    Vfnmsub231sd => |cx, i| fused(cx, i, NEGATED_SUB, F231, Scalar, D),
-    Vfmaddsub132ps => |cx, i| fused(cx, i, ADD_SUB, F132, Packed, S),
-    Vfmaddsub132pd => |cx, i| fused(cx, i, ADD_SUB, F132, Packed, D),
-    Vfmaddsub213ps => |cx, i| fused(cx, i, ADD_SUB, F213, Packed, S),
-    Vfmaddsub213pd => |cx, i| fused(cx, i, ADD_SUB, F213, Packed, D),
-    Vfmaddsub231ps => |cx, i| fused(cx, i, ADD_SUB, F231, Packed, S),
-    Vfmaddsub231pd => |cx, i| fused(cx, i, ADD_SUB, F231, Packed, D),
-    Vfmsubadd132ps => |cx, i| fused(cx, i, SUB_ADD, F132, Packed, S),
-    Vfmsubadd132pd => |cx, i| fused(cx, i, SUB_ADD, F132, Packed, D),
-    Vfmsubadd213ps => |cx, i| fused(cx, i, SUB_ADD, F213, Packed, S),
-    Vfmsubadd213pd => |cx, i| fused(cx, i, SUB_ADD, F213, Packed, D),
-    Vfmsubadd231ps => |cx, i| fused(cx, i, SUB_ADD, F231, Packed, S),
-    Vfmsubadd231pd => |cx, i| fused(cx, i, SUB_ADD, F231, Packed, D),
+/// What each does, of which of its operands.
+type Fused = (Mnemonic, Kind, Order, Shape, Fp);
+
+#[rustfmt::skip]
+const FUSED: [Fused; 60] = {
+    use Mnemonic::*;
+    [
+        (Vfmadd132ps, ADD, F132, Packed, S), (Vfmadd132pd, ADD, F132, Packed, D),
+        (Vfmadd132ss, ADD, F132, Scalar, S), (Vfmadd132sd, ADD, F132, Scalar, D),
+        (Vfmadd213ps, ADD, F213, Packed, S), (Vfmadd213pd, ADD, F213, Packed, D),
+        (Vfmadd213ss, ADD, F213, Scalar, S), (Vfmadd213sd, ADD, F213, Scalar, D),
+        (Vfmadd231ps, ADD, F231, Packed, S), (Vfmadd231pd, ADD, F231, Packed, D),
+        (Vfmadd231ss, ADD, F231, Scalar, S), (Vfmadd231sd, ADD, F231, Scalar, D),
+        (Vfmsub132ps, SUB, F132, Packed, S), (Vfmsub132pd, SUB, F132, Packed, D),
+        (Vfmsub132ss, SUB, F132, Scalar, S), (Vfmsub132sd, SUB, F132, Scalar, D),
+        (Vfmsub213ps, SUB, F213, Packed, S), (Vfmsub213pd, SUB, F213, Packed, D),
+        (Vfmsub213ss, SUB, F213, Scalar, S), (Vfmsub213sd, SUB, F213, Scalar, D),
+        (Vfmsub231ps, SUB, F231, Packed, S), (Vfmsub231pd, SUB, F231, Packed, D),
+        (Vfmsub231ss, SUB, F231, Scalar, S), (Vfmsub231sd, SUB, F231, Scalar, D),
+        (Vfnmadd132ps, NEGATED_ADD, F132, Packed, S), (Vfnmadd132pd, NEGATED_ADD, F132, Packed, D),
+        (Vfnmadd132ss, NEGATED_ADD, F132, Scalar, S), (Vfnmadd132sd, NEGATED_ADD, F132, Scalar, D),
+        (Vfnmadd213ps, NEGATED_ADD, F213, Packed, S), (Vfnmadd213pd, NEGATED_ADD, F213, Packed, D),
+        (Vfnmadd213ss, NEGATED_ADD, F213, Scalar, S), (Vfnmadd213sd, NEGATED_ADD, F213, Scalar, D),
+        (Vfnmadd231ps, NEGATED_ADD, F231, Packed, S), (Vfnmadd231pd, NEGATED_ADD, F231, Packed, D),
+        (Vfnmadd231ss, NEGATED_ADD, F231, Scalar, S), (Vfnmadd231sd, NEGATED_ADD, F231, Scalar, D),
+        (Vfnmsub132ps, NEGATED_SUB, F132, Packed, S), (Vfnmsub132pd, NEGATED_SUB, F132, Packed, D),
+        (Vfnmsub132ss, NEGATED_SUB, F132, Scalar, S), (Vfnmsub132sd, NEGATED_SUB, F132, Scalar, D),
+        (Vfnmsub213ps, NEGATED_SUB, F213, Packed, S), (Vfnmsub213pd, NEGATED_SUB, F213, Packed, D),
+        (Vfnmsub213ss, NEGATED_SUB, F213, Scalar, S), (Vfnmsub213sd, NEGATED_SUB, F213, Scalar, D),
+        (Vfnmsub231ps, NEGATED_SUB, F231, Packed, S), (Vfnmsub231pd, NEGATED_SUB, F231, Packed, D),
+        (Vfnmsub231ss, NEGATED_SUB, F231, Scalar, S), (Vfnmsub231sd, NEGATED_SUB, F231, Scalar, D),
+        (Vfmaddsub132ps, ADD_SUB, F132, Packed, S), (Vfmaddsub132pd, ADD_SUB, F132, Packed, D),
+        (Vfmaddsub213ps, ADD_SUB, F213, Packed, S), (Vfmaddsub213pd, ADD_SUB, F213, Packed, D),
+        (Vfmaddsub231ps, ADD_SUB, F231, Packed, S), (Vfmaddsub231pd, ADD_SUB, F231, Packed, D),
+        (Vfmsubadd132ps, SUB_ADD, F132, Packed, S), (Vfmsubadd132pd, SUB_ADD, F132, Packed, D),
+        (Vfmsubadd213ps, SUB_ADD, F213, Packed, S), (Vfmsubadd213pd, SUB_ADD, F213, Packed, D),
+        (Vfmsubadd231ps, SUB_ADD, F231, Packed, S), (Vfmsubadd231pd, SUB_ADD, F231, Packed, D),
+    ]
+};
+
+/// The family's rows.
+pub const ROWS: &[Row] = &{
+    let mut rows = [Row { mnemonic: FUSED[0].0, family: "fma", lower: fused }; FUSED.len()];
+    let mut n = 0;
+    while n < FUSED.len() {
+        rows[n].mnemonic = FUSED[n].0;
+        n += 1;
+    }
+    rows
+};
+
+fn operation(m: Mnemonic) -> Option<Fused> {
+    // All of them are between these two.
+    let near = (Mnemonic::Vfmadd132pd..=Mnemonic::Vfnmsub231ss).contains(&m);
+    near.then(|| FUSED.iter().find(|f| f.0 == m).copied())?
 }
 
 /// What becomes of the signs.
@@ -111,7 +104,8 @@ const F132: Order = [0, 2, 1];
 const F213: Order = [1, 0, 2];
 const F231: Order = [1, 2, 0];
 
-fn fused(cx: &mut Cx<'_>, i: &Instruction, kind: Kind, order: Order, shape: Shape, fp: Fp) -> Lowered {
+fn fused(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (_, kind, order, shape, fp) = operation(i.mnemonic()).ok_or(Decline::Unsupported("no row"))?;
     if shape == Packed {
         return ternary(cx, i, |cx, d, from| packed(cx, kind, order, fp, d, from));
     }
@@ -134,34 +128,7 @@ impl Kind {
 
 /// What a scalar instruction of this family does, and to which of its operands.
 pub fn scalar(m: Mnemonic) -> Option<(Kind, Order, Fp)> {
-    use Mnemonic::*;
-    Some(match m {
-        Vfmadd132ss => (ADD, F132, S),
-        Vfmadd132sd => (ADD, F132, D),
-        Vfmadd213ss => (ADD, F213, S),
-        Vfmadd213sd => (ADD, F213, D),
-        Vfmadd231ss => (ADD, F231, S),
-        Vfmadd231sd => (ADD, F231, D),
-        Vfmsub132ss => (SUB, F132, S),
-        Vfmsub132sd => (SUB, F132, D),
-        Vfmsub213ss => (SUB, F213, S),
-        Vfmsub213sd => (SUB, F213, D),
-        Vfmsub231ss => (SUB, F231, S),
-        Vfmsub231sd => (SUB, F231, D),
-        Vfnmadd132ss => (NEGATED_ADD, F132, S),
-        Vfnmadd132sd => (NEGATED_ADD, F132, D),
-        Vfnmadd213ss => (NEGATED_ADD, F213, S),
-        Vfnmadd213sd => (NEGATED_ADD, F213, D),
-        Vfnmadd231ss => (NEGATED_ADD, F231, S),
-        Vfnmadd231sd => (NEGATED_ADD, F231, D),
-        Vfnmsub132ss => (NEGATED_SUB, F132, S),
-        Vfnmsub132sd => (NEGATED_SUB, F132, D),
-        Vfnmsub213ss => (NEGATED_SUB, F213, S),
-        Vfnmsub213sd => (NEGATED_SUB, F213, D),
-        Vfnmsub231ss => (NEGATED_SUB, F231, S),
-        Vfnmsub231sd => (NEGATED_SUB, F231, D),
-        _ => return None,
-    })
+    operation(m).filter(|f| f.3 == Scalar).map(|(_, kind, order, _, fp)| (kind, order, fp))
 }
 
 fn packed(cx: &mut Cx<'_>, kind: Kind, order: Order, fp: Fp, d: V, from: [V; 3]) {

@@ -10,43 +10,25 @@ use super::{binary, scalar, unary};
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
 use crate::emit::{Cond, Label, Masm, Sz, V};
-use crate::isa::Lowered;
 use crate::isa::cx::{Cx, LINK};
+use crate::isa::{Decline, Lowered};
 use crate::rows;
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
 
 use Fp::{D, S};
 use Shape::{Packed, Scalar};
 
 rows! { "sse float";
-    Addss | Vaddss => |cx, i| arith(cx, i, Masm::fadd, Scalar, S),
-    Addsd | Vaddsd => |cx, i| arith(cx, i, Masm::fadd, Scalar, D),
-    Addps | Vaddps => |cx, i| arith(cx, i, Masm::fadd, Packed, S),
-    Addpd | Vaddpd => |cx, i| arith(cx, i, Masm::fadd, Packed, D),
-    Subss | Vsubss => |cx, i| arith(cx, i, Masm::fsub, Scalar, S),
-    Subsd | Vsubsd => |cx, i| arith(cx, i, Masm::fsub, Scalar, D),
-    Subps | Vsubps => |cx, i| arith(cx, i, Masm::fsub, Packed, S),
-    Subpd | Vsubpd => |cx, i| arith(cx, i, Masm::fsub, Packed, D),
-    Mulss | Vmulss => |cx, i| arith(cx, i, Masm::fmul, Scalar, S),
-    Mulsd | Vmulsd => |cx, i| arith(cx, i, Masm::fmul, Scalar, D),
-    Mulps | Vmulps => |cx, i| arith(cx, i, Masm::fmul, Packed, S),
-    Mulpd | Vmulpd => |cx, i| arith(cx, i, Masm::fmul, Packed, D),
-    Divss | Vdivss => |cx, i| arith(cx, i, Masm::fdiv, Scalar, S),
-    Divsd | Vdivsd => |cx, i| arith(cx, i, Masm::fdiv, Scalar, D),
-    Divps | Vdivps => |cx, i| arith(cx, i, Masm::fdiv, Packed, S),
-    Divpd | Vdivpd => |cx, i| arith(cx, i, Masm::fdiv, Packed, D),
+    Addss | Addsd | Addps | Addpd | Vaddss | Vaddsd | Vaddps | Vaddpd
+    | Subss | Subsd | Subps | Subpd | Vsubss | Vsubsd | Vsubps | Vsubpd
+    | Mulss | Mulsd | Mulps | Mulpd | Vmulss | Vmulsd | Vmulps | Vmulpd
+    | Divss | Divsd | Divps | Divpd | Vdivss | Vdivsd | Vdivps | Vdivpd => |cx, i| arith(cx, i),
     Sqrtss | Vsqrtss => |cx, i| sqrt(cx, i, Scalar, S),
     Sqrtsd | Vsqrtsd => |cx, i| sqrt(cx, i, Scalar, D),
     Sqrtps | Vsqrtps => |cx, i| sqrt(cx, i, Packed, S),
     Sqrtpd | Vsqrtpd => |cx, i| sqrt(cx, i, Packed, D),
-    Minss | Vminss => |cx, i| min_max(cx, i, Scalar, S, false),
-    Minsd | Vminsd => |cx, i| min_max(cx, i, Scalar, D, false),
-    Minps | Vminps => |cx, i| min_max(cx, i, Packed, S, false),
-    Minpd | Vminpd => |cx, i| min_max(cx, i, Packed, D, false),
-    Maxss | Vmaxss => |cx, i| min_max(cx, i, Scalar, S, true),
-    Maxsd | Vmaxsd => |cx, i| min_max(cx, i, Scalar, D, true),
-    Maxps | Vmaxps => |cx, i| min_max(cx, i, Packed, S, true),
-    Maxpd | Vmaxpd => |cx, i| min_max(cx, i, Packed, D, true),
+    Minss | Minsd | Minps | Minpd | Vminss | Vminsd | Vminps | Vminpd
+    | Maxss | Maxsd | Maxps | Maxpd | Vmaxss | Vmaxsd | Vmaxps | Vmaxpd => |cx, i| min_max(cx, i),
     Haddps | Vhaddps => |cx, i| horizontal(cx, i, S, Masm::fadd),
     Haddpd | Vhaddpd => |cx, i| horizontal(cx, i, D, Masm::fadd),
     Hsubps | Vhsubps => |cx, i| horizontal(cx, i, S, Masm::fsub),
@@ -61,7 +43,47 @@ rows! { "sse float";
     Roundpd | Vroundpd => |cx, i| round(cx, i, Packed, D),
 }
 
-type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
+pub type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
+
+/// What plain arithmetic does.
+pub fn arithmetic(m: Mnemonic) -> Option<(FpOp, Shape, Fp)> {
+    use Mnemonic::*;
+    Some(match m {
+        Addss | Vaddss => (Masm::fadd, Scalar, S),
+        Addsd | Vaddsd => (Masm::fadd, Scalar, D),
+        Addps | Vaddps => (Masm::fadd, Packed, S),
+        Addpd | Vaddpd => (Masm::fadd, Packed, D),
+        Subss | Vsubss => (Masm::fsub, Scalar, S),
+        Subsd | Vsubsd => (Masm::fsub, Scalar, D),
+        Subps | Vsubps => (Masm::fsub, Packed, S),
+        Subpd | Vsubpd => (Masm::fsub, Packed, D),
+        Mulss | Vmulss => (Masm::fmul, Scalar, S),
+        Mulsd | Vmulsd => (Masm::fmul, Scalar, D),
+        Mulps | Vmulps => (Masm::fmul, Packed, S),
+        Mulpd | Vmulpd => (Masm::fmul, Packed, D),
+        Divss | Vdivss => (Masm::fdiv, Scalar, S),
+        Divsd | Vdivsd => (Masm::fdiv, Scalar, D),
+        Divps | Vdivps => (Masm::fdiv, Packed, S),
+        Divpd | Vdivpd => (Masm::fdiv, Packed, D),
+        _ => return None,
+    })
+}
+
+/// What a MIN or MAX picks: `true` is the larger one.
+pub fn pick(m: Mnemonic) -> Option<(Shape, Fp, bool)> {
+    use Mnemonic::*;
+    Some(match m {
+        Minss | Vminss => (Scalar, S, false),
+        Minsd | Vminsd => (Scalar, D, false),
+        Minps | Vminps => (Packed, S, false),
+        Minpd | Vminpd => (Packed, D, false),
+        Maxss | Vmaxss => (Scalar, S, true),
+        Maxsd | Vmaxsd => (Scalar, D, true),
+        Maxps | Vmaxps => (Packed, S, true),
+        Maxpd | Vmaxpd => (Packed, D, true),
+        _ => return None,
+    })
+}
 
 fn lanes(fp: Fp) -> Ar {
     match fp {
@@ -190,7 +212,8 @@ const FIX_R: V = V(13);
 const FIX_A: V = V(14);
 const FIX_B: V = V(15);
 
-fn arith(cx: &mut Cx<'_>, i: &Instruction, op: FpOp, shape: Shape, fp: Fp) -> Lowered {
+fn arith(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (op, shape, fp) = arithmetic(i.mnemonic()).ok_or(Decline::Unsupported("no row"))?;
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
             // FPCR.NEP keeps the other lanes of the first source.
@@ -253,7 +276,8 @@ impl Cx<'_> {
 }
 
 /// MIN and MAX: the second operand unless the first compares less (greater); so for equal zeros and for any NaN, which also signals.
-fn min_max(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp, max: bool) -> Lowered {
+fn min_max(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (shape, fp, max) = pick(i.mnemonic()).ok_or(Decline::Unsupported("no row"))?;
     binary(cx, i, |cx, d, a, b| {
         if cx.host.afp {
             return if max { cx.m.fmax(shape, fp, d, a, b) } else { cx.m.fmin(shape, fp, d, a, b) };

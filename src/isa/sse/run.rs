@@ -25,6 +25,7 @@ use crate::facts::{Fuse, fuse};
 use crate::isa::avx::fma;
 use crate::isa::cx::{Cx, sz};
 use crate::isa::sse::Width;
+use crate::isa::sse::float::{FpOp, arithmetic, pick};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use Fp::{D, S};
@@ -39,7 +40,6 @@ const NODES: usize = 48;
 /// Most instructions in one run: the runtime replays this many.
 const LONGEST: usize = xrun_runtime::engine::REPLAY_MOST;
 
-type FpOp = fn(&mut Masm, Shape, Fp, V, V, V);
 type LaneOp = fn(&mut Masm, Ar, V, V, V);
 type ShiftOp = fn(&mut Masm, Ar, V, V, u32);
 type BitOp = fn(&mut Masm, V, V, V);
@@ -153,45 +153,6 @@ fn first(i: &Instruction, d: u8) -> Option<u8> {
 fn second(i: &Instruction) -> u32 {
     let last = i.op_count() - 1;
     if i.op_kind(last) == OpKind::Immediate8 { last - 1 } else { last }
-}
-
-fn arithmetic(m: Mnemonic) -> Option<(FpOp, Shape, Fp)> {
-    use Mnemonic::*;
-    Some(match m {
-        Addss | Vaddss => (Masm::fadd, Scalar, S),
-        Addsd | Vaddsd => (Masm::fadd, Scalar, D),
-        Addps | Vaddps => (Masm::fadd, Packed, S),
-        Addpd | Vaddpd => (Masm::fadd, Packed, D),
-        Subss | Vsubss => (Masm::fsub, Scalar, S),
-        Subsd | Vsubsd => (Masm::fsub, Scalar, D),
-        Subps | Vsubps => (Masm::fsub, Packed, S),
-        Subpd | Vsubpd => (Masm::fsub, Packed, D),
-        Mulss | Vmulss => (Masm::fmul, Scalar, S),
-        Mulsd | Vmulsd => (Masm::fmul, Scalar, D),
-        Mulps | Vmulps => (Masm::fmul, Packed, S),
-        Mulpd | Vmulpd => (Masm::fmul, Packed, D),
-        Divss | Vdivss => (Masm::fdiv, Scalar, S),
-        Divsd | Vdivsd => (Masm::fdiv, Scalar, D),
-        Divps | Vdivps => (Masm::fdiv, Packed, S),
-        Divpd | Vdivpd => (Masm::fdiv, Packed, D),
-        _ => return None,
-    })
-}
-
-/// Whether it is the larger one.
-fn pick(m: Mnemonic) -> Option<(Shape, Fp, bool)> {
-    use Mnemonic::*;
-    Some(match m {
-        Minss | Vminss => (Scalar, S, false),
-        Minsd | Vminsd => (Scalar, D, false),
-        Minps | Vminps => (Packed, S, false),
-        Minpd | Vminpd => (Packed, D, false),
-        Maxss | Vmaxss => (Scalar, S, true),
-        Maxsd | Vmaxsd => (Scalar, D, true),
-        Maxps | Vmaxps => (Packed, S, true),
-        Maxpd | Vmaxpd => (Packed, D, true),
-        _ => return None,
-    })
 }
 
 /// One word for `d op= s`; `true`: with its sources the other way round.
