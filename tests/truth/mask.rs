@@ -19,6 +19,9 @@ const MXCSR_UE: u32 = 1 << 4;
 const MXCSR_IE: u32 = 1;
 const MXCSR_PE: u32 = 1 << 5;
 
+/// C1 in the x87 status word.
+const C1: u16 = 1 << 9;
+
 /// Bits whose value no program may rely on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Undefined {
@@ -60,6 +63,11 @@ impl Undefined {
         own.invalid = i.code().cpuid_features().contains(&iced_x86::CpuidFeature::FMA);
         own.mxcsr = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && vector(i.op_register(n)));
         let mut written = bits(i.rflags_modified());
+        use Mnemonic::*;
+        if matches!(i.mnemonic(), Fcmovb | Fcmovbe | Fcmove | Fcmovnb | Fcmovnbe | Fcmovne | Fcmovnu | Fcmovu) {
+            // Cleared where a register is empty, else left as it was (SDM vol. 2, FCMOVcc).
+            written.fsw &= !C1;
+        }
         if let Some(masked) = shift_count(i, count) {
             match masked {
                 Some(0) => return self,

@@ -130,6 +130,10 @@ impl Cx<'_> {
     pub fn set_pa(&mut self, r: X, af: AfFrom) {
         let live = self.live();
         self.flags.pa = Pa::Stored;
+        if self.flags.form == FlagForm::FloatCompare && !self.live_out().intersects(Flags::NZCV) {
+            // NZCV, which nobody reads, is where they were.
+            self.flags.form = FlagForm::Direct;
+        }
         if !live.intersects(Flags::P | Flags::A) {
             return;
         }
