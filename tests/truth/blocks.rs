@@ -4,7 +4,7 @@
 use super::forms::{self, Pointers};
 use super::mask::{self, Undefined};
 use super::state::{Outcome, State};
-use super::{CODE_MAX, START, WINDOW, values};
+use super::{CODE_MAX, RECORDER, START, WINDOW, values};
 use fastrand::Rng;
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
@@ -178,6 +178,9 @@ impl Program {
             matches!(i.flow_control(), Return | IndirectBranch | IndirectCall)
         };
         if outcome.fault.is_some_and(|f| f.code == SI_KERNEL) && here.is_some_and(|h| jumps(&h.instruction)) {
+            return None;
+        }
+        if outcome.fault.is_some_and(|f| f.addr & !0xfff == RECORDER) {
             return None;
         }
         let fault = outcome.fault.is_some_and(|f| matches!(f.signal, 7 | 8 | 11));

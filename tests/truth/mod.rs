@@ -21,6 +21,8 @@ pub mod text;
 pub mod translated;
 pub mod values;
 
+/// A page of the recorder's own, which is there on the CPU and not in the translator's process.
+pub const RECORDER: u64 = 0x0f00_0000;
 /// One readable, executable page; the case's code starts at [`START`], all other bytes are INT3.
 pub const CODE: u64 = 0x1000_0000;
 pub const CODE_SIZE: usize = 0x1000;

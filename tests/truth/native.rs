@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Where the trampoline keeps its own data: below 2 GiB, so that absolute addressing reaches it whatever the guest left
 /// in the registers.
-const CONTEXT: u64 = 0x0f00_0000;
+const CONTEXT: u64 = super::RECORDER;
 
 /// The trampoline's data; the assembly below addresses the fields as `CONTEXT + offset`.
 #[repr(C, align(64))]
