@@ -196,20 +196,8 @@ pub fn install(host: HostFeatures) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::testing::Bytes;
     use xrun_runtime::engine::{Extent, Ordering};
-
-    struct Bytes(u64, Vec<u8>);
-
-    impl GuestCode for Bytes {
-        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
-            let Some(from) = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)) else {
-                return 0;
-            };
-            let n = from.len().min(buf.len());
-            buf[..n].copy_from_slice(&from[..n]);
-            n
-        }
-    }
 
     #[test]
     fn translates_a_loop() {

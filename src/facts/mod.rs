@@ -116,24 +116,14 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::testing::Bytes;
     use xrun_runtime::engine::Extent;
-
-    struct Bytes(u64, &'static [u8]);
-
-    impl GuestCode for Bytes {
-        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
-            let from = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)).unwrap_or_default();
-            let n = from.len().min(buf.len());
-            buf[..n].copy_from_slice(&from[..n]);
-            n
-        }
-    }
 
     /// What the head of a loop reads is live at the jump back to it, though that comes last.
     #[test]
     fn flags_live_round_a_loop() {
         // l: jbe e; cmp al, 2; jne l; e: ret
-        let code = Bytes(0x40_1000, &[0x76, 0x04, 0x3c, 0x02, 0x75, 0xfa, 0xc3]);
+        let code = Bytes(0x40_1000, vec![0x76, 0x04, 0x3c, 0x02, 0x75, 0xfa, 0xc3]);
         let region = Region::find(0x40_1000, Extent::Loop, &code).unwrap();
         let facts = Facts::of(&region, &code);
         let jne = region.index_of(0x40_1004).unwrap();

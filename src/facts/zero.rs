@@ -160,21 +160,11 @@ fn step(i: &Instruction, z: Zero) -> Zero {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xrun_runtime::engine::{Extent, GuestCode};
-
-    struct Bytes(u64, &'static [u8]);
-
-    impl GuestCode for Bytes {
-        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
-            let from = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)).unwrap_or_default();
-            let n = from.len().min(buf.len());
-            buf[..n].copy_from_slice(&from[..n]);
-            n
-        }
-    }
+    use crate::guest::testing::Bytes;
+    use xrun_runtime::engine::Extent;
 
     fn of(code: &'static [u8]) -> Option<Vec<Zero>> {
-        let code = Bytes(0x40_1000, code);
+        let code = Bytes(0x40_1000, code.to_vec());
         find(&Region::find(0x40_1000, Extent::Loop, &code).unwrap())
     }
 

@@ -159,19 +159,7 @@ impl Traits {
         let t = Traits { flags: FlagEffect::of(i), flow: i.flow_control(), role: Role::of(i), general };
         let Some(slot) = KNOWN.get(i.code() as usize) else { return t };
         // A shift's effect depends on its immediate, a string compare's on its prefix.
-        let shift = matches!(
-            i.mnemonic(),
-            Mnemonic::Shl
-                | Mnemonic::Sal
-                | Mnemonic::Shr
-                | Mnemonic::Sar
-                | Mnemonic::Rol
-                | Mnemonic::Ror
-                | Mnemonic::Rcl
-                | Mnemonic::Rcr
-                | Mnemonic::Shld
-                | Mnemonic::Shrd
-        );
+        let shift = is_shift(i.mnemonic());
         let by_code = !shift || i.op_kind(i.op_count() - 1) != OpKind::Immediate8;
         if by_code && !i.has_rep_prefix() && !i.has_repne_prefix() && !i.is_string_instruction() {
             let bits = |f: Flags, n: u32| u32::from(f.bits()) << n;
@@ -181,6 +169,12 @@ impl Traits {
         }
         t
     }
+}
+
+/// Shifts and rotations with a count.
+fn is_shift(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(m, Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd)
 }
 
 impl FlagEffect {
@@ -201,18 +195,9 @@ impl FlagEffect {
             | Mnemonic::Sysenter
             | Mnemonic::Into => FlagEffect { reads: Flags::all(), kills: Flags::empty(), writes: Flags::empty() },
             // A count of zero leaves all flags as they were (SDM vol. 2, SAL and others).
-            Mnemonic::Shl
-            | Mnemonic::Sal
-            | Mnemonic::Shr
-            | Mnemonic::Sar
-            | Mnemonic::Rol
-            | Mnemonic::Ror
-            | Mnemonic::Rcl
-            | Mnemonic::Rcr
-            | Mnemonic::Shld
-            | Mnemonic::Shrd
-                if i.op_kind(i.op_count() - 1) == OpKind::Register
-                    && i.op_register(i.op_count() - 1) == Register::CL =>
+            m if is_shift(m)
+                && i.op_kind(i.op_count() - 1) == OpKind::Register
+                && i.op_register(i.op_count() - 1) == Register::CL =>
             {
                 FlagEffect { reads, kills: Flags::empty(), writes }
             }

@@ -3,6 +3,8 @@
 pub mod flags;
 mod quick;
 pub mod region;
+#[cfg(test)]
+pub mod testing;
 
 pub use flags::{Flags, Role, written_gprs};
 pub use region::{Fetcher, Inst, Region};

@@ -423,17 +423,7 @@ fn look(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Bytes(u64, Vec<u8>);
-
-    impl GuestCode for Bytes {
-        fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
-            let from = addr.checked_sub(self.0).and_then(|o| self.1.get(o as usize..)).unwrap_or_default();
-            let n = from.len().min(buf.len());
-            buf[..n].copy_from_slice(&from[..n]);
-            n
-        }
-    }
+    use crate::guest::testing::Bytes;
 
     #[test]
     fn an_instruction_has_at_most_15_bytes() {

@@ -106,6 +106,18 @@ std::arch::global_asm!(
     1:
     .endm
 
+    // Calls helper number x9 with the state and x0 to x2.
+    .macro xrun_call_helper
+        ldr x5, [x28, #{helpers}]
+        ldr x5, [x5, x9, lsl #3]
+        mov x3, x2
+        mov x2, x1
+        mov x1, x0
+        mov x0, x28
+        blr x5
+    .endm
+
+    // To xrun_syscall_slow if the pointer in `reg`, of which `bit` of w8 tells, is no address of the guest's. Uses x1.
     .macro xrun_pointer bit, reg
         tbz w8, #\bit, 1f
         add x1, \reg, #1, lsl #12
@@ -316,13 +328,7 @@ xrun_helper:
     xrun_store
     str x30, [x28, #{helper_return}]
     xrun_host_fpcr
-    ldr x5, [x28, #{helpers}]
-    ldr x5, [x5, x9, lsl #3]
-    mov x3, x2
-    mov x2, x1
-    mov x1, x0
-    mov x0, x28
-    blr x5
+    xrun_call_helper
     ldr x3, [x28, #{reason}]
     cbnz x3, xrun_leave
     .global xrun_out
@@ -354,13 +360,7 @@ xrun_helper_pure:
     xrun_xmm stp
     orr x3, x30, #1
     str x3, [x28, #{helper_return}]
-    ldr x5, [x28, #{helpers}]
-    ldr x5, [x5, x9, lsl #3]
-    mov x3, x2
-    mov x2, x1
-    mov x1, x0
-    mov x0, x28
-    blr x5
+    xrun_call_helper
     .global xrun_pure_out
     .hidden xrun_pure_out
 xrun_pure_out:
