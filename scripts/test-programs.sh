@@ -2,7 +2,7 @@
 # Larger Debian programs under xrun: fixtures/large/*.sh, each run in the unpacked root of target/roots/programs-* by chroot, natively and
 # under xrun; standard output and exit code must be the same. Needs root (chroot).
 #   scripts/test-programs.sh [NAME...]     all of them if none is said
-# The last line says how many passed and failed. TIMEOUT: seconds a case may take under xrun (900).
+# The last line says how many passed and failed. TIMEOUT: seconds a case may take under xrun (3600).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
@@ -21,7 +21,7 @@ run() { # root, case, command before the shell...
         cd "$1"; shift
         mount --rbind /dev dev; mount -t proc proc proc 2>/dev/null || mount --rbind /proc proc; mount -t tmpfs tmp tmp; chmod 1777 tmp
         ulimit -c 0
-        exec timeout -k 5 "$0" chroot . "$@"' "${TIMEOUT:-900}" "$r" "$@" /usr/bin/bash -c '
+        exec timeout -k 5 "$0" chroot . "$@"' "${TIMEOUT:-3600}" "$r" "$@" /usr/bin/bash -c '
         export PATH=/usr/bin:/usr/sbin HOME=/root LC_ALL=C.UTF-8 TZ=UTC; mkdir /tmp/w; cd /tmp/w; . /root/case.sh' </dev/null
 }
 
