@@ -113,6 +113,16 @@ impl Program {
         (code.len() <= CODE_MAX).then_some(Assembled { code, starts })
     }
 
+    /// The first `n` items; jumps past them go to their end.
+    pub fn first(&self, n: usize) -> Self {
+        let mut p = self.clone();
+        p.items.truncate(n);
+        for item in &mut p.items {
+            item.target = item.target.map(|t| t.min(n));
+        }
+        p
+    }
+
     /// The program without item `n`.
     pub fn without(&self, n: usize) -> Self {
         let mut p = self.clone();
