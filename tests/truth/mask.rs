@@ -64,8 +64,22 @@ impl Undefined {
         own.mxcsr = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && vector(i.op_register(n)));
         let mut written = bits(i.rflags_modified());
         use Mnemonic::*;
-        if matches!(i.mnemonic(), Fcmovb | Fcmovbe | Fcmove | Fcmovnb | Fcmovnbe | Fcmovne | Fcmovnu | Fcmovu) {
-            // Cleared where a register is empty, else left as it was (SDM vol. 2, FCMOVcc).
+        if matches!(
+            i.mnemonic(),
+            Fcmovb
+                | Fcmovbe
+                | Fcmove
+                | Fcmovnb
+                | Fcmovnbe
+                | Fcmovne
+                | Fcmovnu
+                | Fcmovu
+                | Fcomi
+                | Fcomip
+                | Fucomi
+                | Fucomip
+        ) {
+            // Cleared where a register is empty, else left as it was (SDM vol. 2, FCMOVcc; CPUs do so for FCOMI too).
             written.fsw &= !C1;
         }
         if let Some(masked) = shift_count(i, count) {
