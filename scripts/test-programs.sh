@@ -17,6 +17,7 @@ run() { # root, case, command before the shell...
     shift 2
     root install -m 755 "$XRUN" "$r/xrun"
     root cp "fixtures/large/$case.sh" "$r/root/case.sh"
+    printf '127.0.0.1 localhost\n' | root tee "$r/etc/hosts" >/dev/null
     root env QEMU_CPU="${QEMU_CPU:-neoverse-n1}" unshare --mount --pid --fork --kill-child --propagation private bash -c '
         cd "$1"; shift
         mount --rbind /dev dev; mount -t proc proc proc 2>/dev/null || mount --rbind /proc proc; mount -t tmpfs tmp tmp; chmod 1777 tmp

@@ -8,7 +8,7 @@ use crate::truth::native::Native;
 use crate::truth::state::{Case, Outcome, State, Wire};
 use crate::truth::text::{self, Recorded};
 use crate::truth::{START, state};
-use iced_x86::{Code, Decoder, DecoderOptions};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -185,8 +185,10 @@ fn strays(native: &mut Native, case: &Case) -> bool {
             return true;
         }
         let Some(bytes) = case.code.get((rip - START) as usize..).filter(|_| rip >= START) else { continue };
-        let i = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode();
-        if undefined.read_by(&i) {
+        let mut decoder = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE);
+        let i = decoder.decode();
+        // One that the program's last bytes begin has its end past it.
+        if undefined.read_by(&i) || !bytes.is_empty() && decoder.last_error() == DecoderError::NoMoreBytes {
             return true;
         }
         undefined = undefined.after(&i, None);
