@@ -98,7 +98,8 @@ pub struct Mark {
     /// What to do to NZCV as found in the host to get the guest's flags.
     pub flags: FlagForm,
     /// A fault here leaves the guest's state as it was before the instruction at `guest`, but may belong to one of the
-    /// [`REPLAY_MOST`] instructions from there on: going back to `guest` and on by single instructions brings it up where it belongs. `flags` is then `Direct`.
+    /// [`REPLAY_MOST`] instructions from there on: going back to `guest` and on by single instructions brings it up where it belongs. `flags` is
+    /// then `Direct`.
     pub replay: bool,
 }
 

@@ -111,7 +111,8 @@ impl<'a> Fetcher<'a> {
         enough.is_some_and(|bytes| quick::decode(bytes, pc, i)) || self.decode_any(pc, i)
     }
 
-    /// Traits of the instruction at `pc`, where the next one starts, and where it goes if it is a direct branch. `None` when not one byte of it can be fetched.
+    /// Traits of the instruction at `pc`, where the next one starts, and where it goes if it is a direct branch. `None` when not one byte of it can
+    /// be fetched.
     fn scan(&mut self, pc: u64) -> Option<(Traits, u64, Option<u64>)> {
         if self.windows[self.recent & 1].enough(pc).is_none() {
             self.fetch(pc);

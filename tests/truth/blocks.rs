@@ -209,7 +209,8 @@ impl Program {
         if fault && here.is_some_and(|h| stores_mmx(&h.instruction)) {
             u.fsw |= TOP;
         }
-        // A gather of 128 bits clears the upper halves of its destination and, where its indices are 256 bits, of its mask when it ends (SDM vol. 2, VGATHERDPS,
+        // A gather of 128 bits clears the upper halves of its destination and, where its indices are 256 bits, of its mask when it ends (SDM vol. 2,
+        // VGATHERDPS,
         // VGATHERQPS); CPUs clear the one with the first lane and leave masks in the other.
         if fault
             && let Some(h) = here

@@ -678,7 +678,8 @@ pub fn family(code: Code) -> &'static str {
     }
 }
 
-/// Makers' CPUs differ in which of several NaNs comes out of a sum of products, and in what FSTPNCE, which is in no manual, makes of an empty register. The translator
+/// Makers' CPUs differ in which of several NaNs comes out of a sum of products, and in what FSTPNCE, which is in no manual, makes of an empty
+/// register. The translator
 /// does what the CPUs of the maker do that CPUID names.
 pub fn by_maker(code: Code) -> bool {
     use Mnemonic::*;

@@ -30,7 +30,8 @@ pub struct Undefined {
     pub fsw: u16,
     /// MXCSR's sticky bits may differ as [`differences`] allows.
     pub mxcsr: bool,
-    /// MXCSR.IE may be set where the CPU does not set it: of infinity times zero with a quiet NaN to add the CPU makes that NaN (SDM vol. 1, 14.5), and so does
+    /// MXCSR.IE may be set where the CPU does not set it: of infinity times zero with a quiet NaN to add the CPU makes that NaN (SDM vol. 1, 14.5),
+    /// and so does
     /// AArch64, but as of an invalid operation (Arm ARM, FPMulAdd).
     pub invalid: bool,
     /// YMM registers, one bit each, whose upper halves may differ.
@@ -242,7 +243,8 @@ pub fn differences(expected: &Outcome, got: &Outcome, undefined: Undefined) -> V
     if e.mxcsr & MXCSR_IE != 0 && e.mxcsr & MXCSR_PE == 0 {
         mxcsr &= !MXCSR_PE;
     }
-    // An unmasked exception that is found before the operation (IE DE ZE) keeps the CPU from looking for those found after it (OE UE PE), in all lanes (SDM vol. 1,
+    // An unmasked exception that is found before the operation (IE DE ZE) keeps the CPU from looking for those found after it (OE UE PE), in all
+    // lanes (SDM vol. 1,
     // 11.5). The host has noted them.
     if expected.fault.is_some_and(|f| f.signal == libc::SIGFPE) {
         mxcsr &= !(g.mxcsr & !e.mxcsr & 0x38);

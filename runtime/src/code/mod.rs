@@ -11,7 +11,8 @@
 //! | `cache` | all tables and their changes |
 //!
 //! Locks: one mutex guards the tables and all patches. It is held for short times only, never while translating, never while calling
-//! `memory` (which calls [`invalidate`] under its own lock) or waiting for a thread; a signal handler may take it when it interrupted translated code, which never holds it.
+//! `memory` (which calls [`invalidate`] under its own lock) or waiting for a thread; a signal handler may take it when it interrupted translated
+//! code, which never holds it.
 //!
 //! Emptying the cache needs all threads out of translated code: [`flush`] raises a flag, interrupts them, and waits. A thread says that it is
 //! inside with [`Gate`]; one that comes while the flag is up waits in front of it.

@@ -50,7 +50,8 @@ pub fn set_mxcsr(cpu: &mut CpuState, mxcsr: u32) {
     cpu.unmasked = unmasked(mxcsr);
 }
 
-/// Whether guest code has run with FPCR.FZ set and FPCR.AH clear. Then AArch64's comparisons take denormals for zeros, but selecting one of the operands hands it on
+/// Whether guest code has run with FPCR.FZ set and FPCR.AH clear. Then AArch64's comparisons take denormals for zeros, but selecting one of the
+/// operands hands it on
 /// as it is, so code for MIN and MAX that picks by a comparison has a denormal to flush.
 pub fn some_thread_flushes() -> bool {
     FLUSHES.load(Ordering::Relaxed)

@@ -1,4 +1,5 @@
-//! XSAVE, XSAVEC, XSAVEOPT, XRSTOR, XGETBV (SDM vol. 1, chapter 13; vol. 2) for the three state components there are: x87, SSE, and the upper halves of the YMM
+//! XSAVE, XSAVEC, XSAVEOPT, XRSTOR, XGETBV (SDM vol. 1, chapter 13; vol. 2) for the three state components there are: x87, SSE, and the upper halves
+//! of the YMM
 //! registers (AVX). The first two lie where FXSAVE has them.
 
 use super::raise;

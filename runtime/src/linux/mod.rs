@@ -77,7 +77,7 @@ pub fn syscall(t: &mut Thread) {
     let row = table::row(number);
     let tracing = crate::config::get().strace;
     if tracing {
-        strace::before(t, number, row, &args);
+        strace::before(t, row, &args);
     }
     let answer = match row {
         Some(row) => run(t, row, args),

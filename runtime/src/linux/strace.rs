@@ -85,9 +85,8 @@ fn returns_here(name: &str) -> bool {
 }
 
 /// Called before a system call is made.
-pub fn before(t: &Thread, number: u64, row: Option<&Row>, args: &[u64; 6]) {
+pub fn before(t: &Thread, row: Option<&Row>, args: &[u64; 6]) {
     let Some(row) = row else { return };
-    let _ = number;
     if !returns_here(row.name) {
         line(t, &format!("{} ...", call(row, args, None)));
     }

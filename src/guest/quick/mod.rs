@@ -3,7 +3,8 @@
 //! hold, and every combination of prefixes that is out of the ordinary, is left to iced. What is decoded here is equal to iced's result in
 //! every bit: the tests compare all opcodes with all prefixes and operand forms.
 //!
-//! A row says how the operands are encoded (SDM vol. 2, appendix A.2 and A.3: G is the register and E the register or memory operand of a ModRM byte, and so on).
+//! A row says how the operands are encoded (SDM vol. 2, appendix A.2 and A.3: G is the register and E the register or memory operand of a ModRM
+//! byte, and so on).
 
 mod primary;
 mod row;
@@ -337,7 +338,8 @@ pub struct Scanned {
     pub branch: Option<i64>,
 }
 
-/// The length of the instruction at the start of `b`, and what its code says of it, where that is all that is asked. `None` when more of the instruction has to
+/// The length of the instruction at the start of `b`, and what its code says of it, where that is all that is asked. `None` when more of the
+/// instruction has to
 /// be looked at, or it is not one for the tables.
 pub fn scan(b: &[u8; READABLE]) -> Option<Scanned> {
     let o = open(b)?;

@@ -4,8 +4,9 @@ use crate::emit::V;
 use crate::emit::simd::Ar;
 use crate::isa::Lowered;
 use crate::isa::cx::Cx;
-use crate::isa::sse::arith::{Shift, test};
+use crate::isa::sse::arith::test;
 use crate::isa::sse::binary;
+use crate::isa::sse::lanes::Shift;
 use crate::rows;
 use iced_x86::Instruction;
 

@@ -99,7 +99,8 @@ fn beyond(at: Addr, by: u32) -> Addr {
     }
 }
 
-/// VGATHER of lanes of `bytes` by indices of `index` bytes. A lane is done when it is in the destination and its mask is zero, so a fault leaves the lanes before
+/// VGATHER of lanes of `bytes` by indices of `index` bytes. A lane is done when it is in the destination and its mask is zero, so a fault leaves the
+/// lanes before
 /// it done, and starting again goes on with the one that faulted.
 fn gather(cx: &mut Cx<'_>, i: &Instruction, index: u32, bytes: u32) -> Lowered {
     let vsib = i.memory_index();

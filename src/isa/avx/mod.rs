@@ -1,4 +1,5 @@
-//! AVX, AVX2, FMA, F16C, AVX-VNNI (SDM vol. 1, chapter 14; vol. 2): what only VEX-encoded instructions do. The VEX forms of SSE's instructions stand in the rows of
+//! AVX, AVX2, FMA, F16C, AVX-VNNI (SDM vol. 1, chapter 14; vol. 2): what only VEX-encoded instructions do. The VEX forms of SSE's instructions stand
+//! in the rows of
 //! [`super::sse`], which does 256 bits as twice 128.
 //!
 //! The lower 128 bits of a YMM register are its XMM register, in v16-v31; the upper ones are asked for by number ([`Cx::upper`]).

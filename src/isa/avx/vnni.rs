@@ -1,8 +1,9 @@
 //! AVX-VNNI (SDM vol. 2, VPDPBUSD and so on): sums of four products of bytes, or two of words, added to the 32 bits of the destination.
 
-use crate::emit::V;
 use crate::emit::simd::Ar;
+use crate::emit::{Masm, V};
 use crate::isa::cx::Cx;
+use crate::isa::sse::arith::byte_products;
 use crate::isa::sse::ternary;
 use crate::rows;
 
@@ -13,23 +14,14 @@ rows! { "avx vnni";
     Vpdpwssds => |cx, i| ternary(cx, i, words_saturated),
 }
 
-/// Unsigned bytes of `a` times signed ones of `b`: each product fits 16 bits, and only the last addition can leave 32.
+/// Unsigned bytes of `a` times signed ones of `b`: only the last addition can leave 32 bits.
 fn bytes(cx: &mut Cx<'_>, d: V, [sum, a, b]: [V; 3], saturates: bool) {
-    let (al, ah, bl, bh) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
-    cx.m.ushll(Ar::B8, al, a, 0);
-    cx.m.sshll(Ar::B8, bl, b, 0);
-    cx.m.ushll(Ar::B16, ah, a, 0);
-    cx.m.sshll(Ar::B16, bh, b, 0);
-    cx.m.mul_v(Ar::H8, al, al, bl);
-    cx.m.mul_v(Ar::H8, ah, ah, bh);
-    cx.m.saddlp(Ar::H8, al, al);
-    cx.m.saddlp(Ar::H8, ah, ah);
-    cx.m.addp_v(Ar::S4, al, al, ah);
-    if saturates {
-        cx.m.sqadd(Ar::S4, d, sum, al);
-    } else {
-        cx.m.add_v(Ar::S4, d, sum, al);
-    }
+    let ([lo, hi], _) = byte_products(cx, a, b);
+    cx.m.saddlp(Ar::H8, lo, lo);
+    cx.m.saddlp(Ar::H8, hi, hi);
+    cx.m.addp_v(Ar::S4, lo, lo, hi);
+    let add = if saturates { Masm::sqadd } else { Masm::add_v };
+    add(&mut cx.m, Ar::S4, d, sum, lo);
 }
 
 fn words(cx: &mut Cx<'_>, d: V, [sum, a, b]: [V; 3]) {

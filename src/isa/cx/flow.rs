@@ -1,4 +1,5 @@
-//! Leaving an instruction otherwise than by the next word: edges between regions, calls and returns with the shadow stack, indirect lookups, traps, helpers, and the
+//! Leaving an instruction otherwise than by the next word: edges between regions, calls and returns with the shadow stack, indirect lookups, traps,
+//! helpers, and the
 //! cold code emitted after the main line.
 
 use super::upper::Uppers;
@@ -110,7 +111,8 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Calls a helper with its arguments already in x0-x2. Flags must be in `Direct` form: call [`Cx::canonical`] first. Afterwards x0 is the result, x1-x9 and
+    /// Calls a helper with its arguments already in x0-x2. Flags must be in `Direct` form: call [`Cx::canonical`] first. Afterwards x0 is the
+    /// result, x1-x9 and
     /// v0-v15 are garbage, guest registers are what the helper left.
     pub fn call_helper(&mut self, h: Helper) {
         debug_assert_eq!(self.flags, CANONICAL);

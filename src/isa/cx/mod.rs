@@ -1,5 +1,6 @@
 //! The lowering context: what a row's function works with. Operand fetch and write-back, partial-register merges, addresses and memory
-//! ordering, the static form of the flags, exits: each is done once, here or in a child module, so that a row says only what is particular to its instruction.
+//! ordering, the static form of the flags, exits: each is done once, here or in a child module, so that a row says only what is particular to its
+//! instruction.
 
 mod flags;
 mod flow;

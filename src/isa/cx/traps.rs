@@ -1,4 +1,5 @@
-//! Unmasked SSE exceptions (SDM vol. 1, 11.5): code made while some thread has unmasked one. Before an instruction that may raise one its destination is saved;
+//! Unmasked SSE exceptions (SDM vol. 1, 11.5): code made while some thread has unmasked one. Before an instruction that may raise one its
+//! destination is saved;
 //! after it FPSR says what it raised, and if this thread does not mask that, the destination goes back and the instruction traps. Five words an
 //! instruction, which code made before the first unmasking does not have.
 //!

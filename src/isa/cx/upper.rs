@@ -1,7 +1,8 @@
 //! Upper halves of YMM registers. The only place that knows where they are: in `CpuState`, each with a bit that says whether it counts (see
 //! `xrun_runtime::state::CpuState::upper_live`). Rows ask for one, and write one, by its number.
 //!
-//! Writes go through at once, so a fault, an exit or a helper finds them, and nothing here has to be undone. What is known along a straight run saves looking: an
+//! Writes go through at once, so a fault, an exit or a helper finds them, and nothing here has to be undone. What is known along a straight run
+//! saves looking: an
 //! upper half that was read or written counts, one that was zeroed is not zeroed again.
 //!
 //! In a region with a loop, the registers its 256-bit instructions name most have *homes*, vector registers that hold copies of their upper

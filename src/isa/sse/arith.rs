@@ -1,59 +1,27 @@
 //! Packed integer arithmetic, logic, compares and shifts on XMM registers (SDM vol. 2; SSE2, SSSE3, SSE4.1, SSE4.2), PTEST, and the
 //! bitwise operations that name floating-point types (ANDPS and the like).
 
+use super::lanes::{self, LaneOp, Shift, lanewise};
 use super::{Width, binary, halves, idiom, unary, unary_halves};
 use crate::emit::simd::Ar;
 use crate::emit::{Masm, Sz, V, ZR};
 use crate::guest::Flags;
-use crate::isa::Lowered;
 use crate::isa::cx::{AfFrom, Cx};
+use crate::isa::{Decline, Lowered};
 use crate::rows;
 use iced_x86::{Instruction, OpKind};
 use xrun_runtime::engine::FlagForm;
 
 rows! { "sse integer";
-    Paddb | Vpaddb => |cx, i| op3(cx, i, Masm::add_v, Ar::B16),
-    Paddw | Vpaddw => |cx, i| op3(cx, i, Masm::add_v, Ar::H8),
-    Paddd | Vpaddd => |cx, i| op3(cx, i, Masm::add_v, Ar::S4),
-    Paddq | Vpaddq => |cx, i| op3(cx, i, Masm::add_v, Ar::D2),
-    Psubb | Vpsubb => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::B16),
-    Psubw | Vpsubw => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::H8),
-    Psubd | Vpsubd => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::S4),
-    Psubq | Vpsubq => |cx, i| zeroing(cx, i, Masm::sub_v, Ar::D2),
-    Paddsb | Vpaddsb => |cx, i| op3(cx, i, Masm::sqadd, Ar::B16),
-    Paddsw | Vpaddsw => |cx, i| op3(cx, i, Masm::sqadd, Ar::H8),
-    Paddusb | Vpaddusb => |cx, i| op3(cx, i, Masm::uqadd, Ar::B16),
-    Paddusw | Vpaddusw => |cx, i| op3(cx, i, Masm::uqadd, Ar::H8),
-    Psubsb | Vpsubsb => |cx, i| op3(cx, i, Masm::sqsub, Ar::B16),
-    Psubsw | Vpsubsw => |cx, i| op3(cx, i, Masm::sqsub, Ar::H8),
-    Psubusb | Vpsubusb => |cx, i| op3(cx, i, Masm::uqsub, Ar::B16),
-    Psubusw | Vpsubusw => |cx, i| op3(cx, i, Masm::uqsub, Ar::H8),
-    Pavgb | Vpavgb => |cx, i| op3(cx, i, Masm::urhadd, Ar::B16),
-    Pavgw | Vpavgw => |cx, i| op3(cx, i, Masm::urhadd, Ar::H8),
-    Pminub | Vpminub => |cx, i| op3(cx, i, Masm::umin, Ar::B16),
-    Pminuw | Vpminuw => |cx, i| op3(cx, i, Masm::umin, Ar::H8),
-    Pminud | Vpminud => |cx, i| op3(cx, i, Masm::umin, Ar::S4),
-    Pminsb | Vpminsb => |cx, i| op3(cx, i, Masm::smin, Ar::B16),
-    Pminsw | Vpminsw => |cx, i| op3(cx, i, Masm::smin, Ar::H8),
-    Pminsd | Vpminsd => |cx, i| op3(cx, i, Masm::smin, Ar::S4),
-    Pmaxub | Vpmaxub => |cx, i| op3(cx, i, Masm::umax, Ar::B16),
-    Pmaxuw | Vpmaxuw => |cx, i| op3(cx, i, Masm::umax, Ar::H8),
-    Pmaxud | Vpmaxud => |cx, i| op3(cx, i, Masm::umax, Ar::S4),
-    Pmaxsb | Vpmaxsb => |cx, i| op3(cx, i, Masm::smax, Ar::B16),
-    Pmaxsw | Vpmaxsw => |cx, i| op3(cx, i, Masm::smax, Ar::H8),
-    Pmaxsd | Vpmaxsd => |cx, i| op3(cx, i, Masm::smax, Ar::S4),
-    Pcmpeqb | Vpcmpeqb => |cx, i| equal(cx, i, Ar::B16),
-    Pcmpeqw | Vpcmpeqw => |cx, i| equal(cx, i, Ar::H8),
-    Pcmpeqd | Vpcmpeqd => |cx, i| equal(cx, i, Ar::S4),
-    Pcmpeqq | Vpcmpeqq => |cx, i| equal(cx, i, Ar::D2),
-    Pcmpgtb | Vpcmpgtb => |cx, i| op3(cx, i, Masm::cmgt, Ar::B16),
-    Pcmpgtw | Vpcmpgtw => |cx, i| op3(cx, i, Masm::cmgt, Ar::H8),
-    Pcmpgtd | Vpcmpgtd => |cx, i| op3(cx, i, Masm::cmgt, Ar::S4),
-    Pcmpgtq | Vpcmpgtq => |cx, i| op3(cx, i, Masm::cmgt, Ar::D2),
-    Pmullw | Vpmullw => |cx, i| op3(cx, i, Masm::mul_v, Ar::H8),
-    Pmulld | Vpmulld => |cx, i| op3(cx, i, Masm::mul_v, Ar::S4),
-    Phaddw | Vphaddw => |cx, i| op3(cx, i, Masm::addp_v, Ar::H8),
-    Phaddd | Vphaddd => |cx, i| op3(cx, i, Masm::addp_v, Ar::S4),
+    Paddb | Vpaddb | Paddw | Vpaddw | Paddd | Vpaddd | Paddq | Vpaddq | Paddsb | Vpaddsb | Paddsw | Vpaddsw |
+        Paddusb | Vpaddusb | Paddusw | Vpaddusw | Psubsb | Vpsubsb | Psubsw | Vpsubsw | Psubusb | Vpsubusb |
+        Psubusw | Vpsubusw | Pavgb | Vpavgb | Pavgw | Vpavgw | Pminub | Vpminub | Pminuw | Vpminuw |
+        Pminud | Vpminud | Pminsb | Vpminsb | Pminsw | Vpminsw | Pminsd | Vpminsd | Pmaxub | Vpmaxub |
+        Pmaxuw | Vpmaxuw | Pmaxud | Vpmaxud | Pmaxsb | Vpmaxsb | Pmaxsw | Vpmaxsw | Pmaxsd | Vpmaxsd |
+        Pcmpgtb | Vpcmpgtb | Pcmpgtw | Vpcmpgtw | Pcmpgtd | Vpcmpgtd | Pcmpgtq | Vpcmpgtq | Pmullw | Vpmullw |
+        Pmulld | Vpmulld | Phaddw | Vphaddw | Phaddd | Vphaddd => |cx, i| lanewise(cx, i),
+    Psubb | Vpsubb | Psubw | Vpsubw | Psubd | Vpsubd | Psubq | Vpsubq => |cx, i| zeroing(cx, i),
+    Pcmpeqb | Vpcmpeqb | Pcmpeqw | Vpcmpeqw | Pcmpeqd | Vpcmpeqd | Pcmpeqq | Vpcmpeqq => |cx, i| equal(cx, i),
     Phaddsw | Vphaddsw => |cx, i| pairwise(cx, i, Masm::sqadd, Ar::H8),
     Phsubw | Vphsubw => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::H8),
     Phsubd | Vphsubd => |cx, i| pairwise(cx, i, Masm::sub_v, Ar::S4),
@@ -74,75 +42,50 @@ rows! { "sse integer";
     Psadbw | Vpsadbw => |cx, i| binary(cx, i, sadbw),
     Mpsadbw | Vmpsadbw => |cx, i| mpsadbw(cx, i),
     Phminposuw | Vphminposuw => |cx, i| unary(cx, i, minpos),
-    Pand | Vpand => |cx, i| bitwise(cx, i, Masm::and_v),
-    Andps | Vandps => |cx, i| bitwise(cx, i, Masm::and_v),
-    Andpd | Vandpd => |cx, i| bitwise(cx, i, Masm::and_v),
-    Por | Vpor => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Orps | Vorps => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Orpd | Vorpd => |cx, i| bitwise(cx, i, Masm::orr_v),
-    Pandn | Vpandn => |cx, i| and_not(cx, i),
-    Andnps | Vandnps => |cx, i| and_not(cx, i),
-    Andnpd | Vandnpd => |cx, i| and_not(cx, i),
-    Pxor | Vpxor => |cx, i| xor(cx, i),
-    Xorps | Vxorps => |cx, i| xor(cx, i),
-    Xorpd | Vxorpd => |cx, i| xor(cx, i),
+    Pand | Vpand | Andps | Vandps | Andpd | Vandpd | Por | Vpor | Orps | Vorps | Orpd | Vorpd | Pandn | Vpandn |
+        Andnps | Vandnps | Andnpd | Vandnpd => |cx, i| bitwise(cx, i),
+    Pxor | Vpxor | Xorps | Vxorps | Xorpd | Vxorpd => |cx, i| xor(cx, i),
     Ptest | Vptest => |cx, i| ptest(cx, i),
-    Psllw | Vpsllw => |cx, i| shift(cx, i, Ar::H8, Shift::Left),
-    Pslld | Vpslld => |cx, i| shift(cx, i, Ar::S4, Shift::Left),
-    Psllq | Vpsllq => |cx, i| shift(cx, i, Ar::D2, Shift::Left),
-    Psrlw | Vpsrlw => |cx, i| shift(cx, i, Ar::H8, Shift::Right),
-    Psrld | Vpsrld => |cx, i| shift(cx, i, Ar::S4, Shift::Right),
-    Psrlq | Vpsrlq => |cx, i| shift(cx, i, Ar::D2, Shift::Right),
-    Psraw | Vpsraw => |cx, i| shift(cx, i, Ar::H8, Shift::Arithmetic),
-    Psrad | Vpsrad => |cx, i| shift(cx, i, Ar::S4, Shift::Arithmetic),
+    Psllw | Vpsllw | Pslld | Vpslld | Psllq | Vpsllq | Psrlw | Vpsrlw | Psrld | Vpsrld | Psrlq | Vpsrlq |
+        Psraw | Vpsraw | Psrad | Vpsrad => |cx, i| shift(cx, i),
     Pslldq | Vpslldq => |cx, i| shift_bytes(cx, i, Shift::Left),
     Psrldq | Vpsrldq => |cx, i| shift_bytes(cx, i, Shift::Right),
 }
 
-type Op3 = fn(&mut Masm, Ar, V, V, V);
-
-/// One AArch64 instruction.
-fn op3(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
-    binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
-}
-
-/// As [`op3`], and zero when both operands are one register.
-fn zeroing(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+/// As [`lanewise`], and zero when both operands are one register.
+fn zeroing(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
         return Ok(());
     }
-    op3(cx, i, op, ar)
+    lanewise(cx, i)
 }
 
 /// PCMPEQ; of one register with itself it is how x86 says all ones.
-fn equal(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
+fn equal(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.movi_bytes(d, 0xff))? {
         return Ok(());
     }
-    op3(cx, i, Masm::cmeq, ar)
+    lanewise(cx, i)
 }
 
-fn bitwise(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, V, V, V)) -> Lowered {
-    binary(cx, i, |cx, d, a, b| {
-        if a != b || d != a {
-            op(&mut cx.m, d, a, b);
-        }
+fn bitwise(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (op, swapped) = lanes::bits(i.mnemonic()).ok_or(Decline::Undefined)?;
+    binary(cx, i, |cx, d, a, b| match (a == b && d == a, swapped) {
+        (_, true) => op(&mut cx.m, d, b, a),
+        (true, false) => {}
+        (false, false) => op(&mut cx.m, d, a, b),
     })
-}
-
-fn and_not(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
-    binary(cx, i, |cx, d, a, b| cx.m.bic_v(d, b, a))
 }
 
 fn xor(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     if idiom(cx, i, |cx, d| cx.m.zero_v(d))? {
         return Ok(());
     }
-    binary(cx, i, |cx, d, a, b| cx.m.eor_v(d, a, b))
+    bitwise(cx, i)
 }
 
 /// Even lanes against odd lanes of both operands.
-fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: Op3, ar: Ar) -> Lowered {
+fn pairwise(cx: &mut Cx<'_>, i: &Instruction, op: LaneOp, ar: Ar) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (even, odd) = (cx.vtmp(), cx.vtmp());
         cx.m.uzp1(ar, even, a, b);
@@ -163,7 +106,7 @@ fn sign(cx: &mut Cx<'_>, i: &Instruction, ar: Ar) -> Lowered {
 }
 
 /// High halves of the 16-bit products.
-fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+fn mul_high(cx: &mut Cx<'_>, i: &Instruction, mull: LaneOp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (lo, hi) = (cx.vtmp(), cx.vtmp());
         mull(&mut cx.m, Ar::H4, lo, a, b);
@@ -182,7 +125,7 @@ fn mulhrs(cx: &mut Cx<'_>, d: V, a: V, b: V) {
 }
 
 /// Products of lanes 0 and 2.
-fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: Op3) -> Lowered {
+fn mul_even(cx: &mut Cx<'_>, i: &Instruction, mull: LaneOp) -> Lowered {
     binary(cx, i, |cx, d, a, b| {
         let (x, y) = (cx.vtmp(), cx.vtmp());
         cx.m.xtn(Ar::S2, x, a);
@@ -201,8 +144,8 @@ fn maddwd(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.addp_v(Ar::S4, d, lo, hi);
 }
 
-/// Unsigned bytes of `a` times signed bytes of `b`; each product fits 16 bits, the sum of two saturates.
-fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+/// Unsigned bytes of `a` times signed bytes of `b`, as two scratch registers of 16-bit lanes, which each product fits; and two more that are free again.
+pub fn byte_products(cx: &mut Cx<'_>, a: V, b: V) -> ([V; 2], [V; 2]) {
     let (al, ah, bl, bh) = (cx.vtmp(), cx.vtmp(), cx.vtmp(), cx.vtmp());
     cx.m.ushll(Ar::B8, al, a, 0);
     cx.m.sshll(Ar::B8, bl, b, 0);
@@ -210,9 +153,15 @@ fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
     cx.m.sshll(Ar::B16, bh, b, 0);
     cx.m.mul_v(Ar::H8, al, al, bl);
     cx.m.mul_v(Ar::H8, ah, ah, bh);
-    cx.m.uzp1(Ar::H8, bl, al, ah);
-    cx.m.uzp2(Ar::H8, bh, al, ah);
-    cx.m.sqadd(Ar::H8, d, bl, bh);
+    ([al, ah], [bl, bh])
+}
+
+/// Sums of two products, which saturate.
+fn maddubsw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
+    let ([lo, hi], [even, odd]) = byte_products(cx, a, b);
+    cx.m.uzp1(Ar::H8, even, lo, hi);
+    cx.m.uzp2(Ar::H8, odd, lo, hi);
+    cx.m.sqadd(Ar::H8, d, even, odd);
 }
 
 fn sadbw(cx: &mut Cx<'_>, d: V, a: V, b: V) {
@@ -355,20 +304,14 @@ impl Cx<'_> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Shift {
-    Left,
-    Right,
-    Arithmetic,
-}
-
 /// The operand a shift changes: its first one in legacy encodings, else the one after.
 fn shifted(i: &Instruction) -> u32 {
     u32::from(Width::of(i) != Width::Legacy)
 }
 
 /// Shifts of lanes; a count past the lane gives zero, or the sign for arithmetic shifts. A count from a register or memory is its low 64 bits.
-fn shift(cx: &mut Cx<'_>, i: &Instruction, ar: Ar, kind: Shift) -> Lowered {
+fn shift(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
+    let (kind, ar) = lanes::shift(i.mnemonic()).ok_or(Decline::Undefined)?;
     let bits = ar.lane_bits();
     let from = shifted(i);
     if i.op_kind(from + 1) == OpKind::Immediate8 {

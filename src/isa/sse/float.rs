@@ -261,7 +261,8 @@ fn sqrt(cx: &mut Cx<'_>, i: &Instruction, shape: Shape, fp: Fp) -> Lowered {
 }
 
 impl Cx<'_> {
-    /// After `r` = an operand that a comparison picked: a denormal becomes zero, with its sign, if denormals are zeros. A NaN stays as it is, which it would by no
+    /// After `r` = an operand that a comparison picked: a denormal becomes zero, with its sign, if denormals are zeros. A NaN stays as it is, which
+    /// it would by no
     /// operation that flushes, so the comparison with zero is used, which does.
     pub fn flush(&mut self, shape: Shape, fp: Fp, r: V) {
         if !self.flushes || self.host.afp {
@@ -338,7 +339,8 @@ fn alternate(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
 }
 
 /// DPPS, DPPD: products of the lanes imm8[7:4] picks, zero for the others; their sum, in pairs, to the lanes imm8[3:0] picks, zero to the others.
-/// Makers differ in which of several NaNs comes out; this is what Intel's CPUs do: each lane adds the one beside it, that one first, then the lane of the other half, its own first.
+/// Makers differ in which of several NaNs comes out; this is what Intel's CPUs do: each lane adds the one beside it, that one first, then the lane
+/// of the other half, its own first.
 fn dot(cx: &mut Cx<'_>, i: &Instruction, fp: Fp) -> Lowered {
     let imm = u32::from(cx.imm8(i));
     let count = if fp == S { 4 } else { 2 };

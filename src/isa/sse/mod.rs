@@ -23,6 +23,7 @@ pub mod convert;
 pub mod crypto;
 pub mod float;
 pub mod gfni;
+pub mod lanes;
 pub mod moves;
 pub mod run;
 pub mod shuffle;

@@ -26,6 +26,7 @@ use crate::isa::avx::fma;
 use crate::isa::cx::{Cx, sz};
 use crate::isa::sse::Width;
 use crate::isa::sse::float::{FpOp, arithmetic, pick};
+use crate::isa::sse::lanes::{self, BitOp, LaneOp, Shift};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use Fp::{D, S};
@@ -40,9 +41,7 @@ const NODES: usize = 48;
 /// Most instructions in one run: the runtime replays this many.
 const LONGEST: usize = xrun_runtime::engine::REPLAY_MOST;
 
-type LaneOp = fn(&mut Masm, Ar, V, V, V);
 type ShiftOp = fn(&mut Masm, Ar, V, V, u32);
-type BitOp = fn(&mut Masm, V, V, V);
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -155,19 +154,15 @@ fn second(i: &Instruction) -> u32 {
     if i.op_kind(last) == OpKind::Immediate8 { last - 1 } else { last }
 }
 
-/// One word for `d op= s`; `true`: with its sources the other way round.
-fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
+/// One word for two registers of lanes; `true`: with its sources the other way round.
+fn lanewise(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
     use Mnemonic::*;
+    if let Some((op, ar)) = lanes::of(i.mnemonic()) {
+        return Some((op, ar, false));
+    }
     Some(match i.mnemonic() {
-        Unpcklps | Vunpcklps | Punpckldq | Vpunpckldq => (Masm::zip1, Ar::S4, false),
-        Unpckhps | Vunpckhps | Punpckhdq | Vpunpckhdq => (Masm::zip2, Ar::S4, false),
-        Unpcklpd | Vunpcklpd | Punpcklqdq | Vpunpcklqdq | Movlhps | Vmovlhps => (Masm::zip1, Ar::D2, false),
-        Unpckhpd | Vunpckhpd | Punpckhqdq | Vpunpckhqdq => (Masm::zip2, Ar::D2, false),
+        Movlhps | Vmovlhps => (Masm::zip1, Ar::D2, false),
         Movhlps | Vmovhlps => (Masm::zip2, Ar::D2, true),
-        Punpcklbw | Vpunpcklbw => (Masm::zip1, Ar::B16, false),
-        Punpcklwd | Vpunpcklwd => (Masm::zip1, Ar::H8, false),
-        Punpckhbw | Vpunpckhbw => (Masm::zip2, Ar::B16, false),
-        Punpckhwd | Vpunpckhwd => (Masm::zip2, Ar::H8, false),
         Shufps | Vshufps => match i.immediate8() {
             0x88 => (Masm::uzp1, Ar::S4, false),
             0xdd => (Masm::uzp2, Ar::S4, false),
@@ -180,66 +175,20 @@ fn lanes(i: &Instruction) -> Option<(LaneOp, Ar, bool)> {
             3 => (Masm::zip2, Ar::D2, false),
             _ => return None,
         },
-        Paddb | Vpaddb => (Masm::add_v, Ar::B16, false),
-        Paddw | Vpaddw => (Masm::add_v, Ar::H8, false),
-        Paddd | Vpaddd => (Masm::add_v, Ar::S4, false),
-        Paddq | Vpaddq => (Masm::add_v, Ar::D2, false),
-        Psubb | Vpsubb => (Masm::sub_v, Ar::B16, false),
-        Psubw | Vpsubw => (Masm::sub_v, Ar::H8, false),
-        Psubd | Vpsubd => (Masm::sub_v, Ar::S4, false),
-        Psubq | Vpsubq => (Masm::sub_v, Ar::D2, false),
-        Pmullw | Vpmullw => (Masm::mul_v, Ar::H8, false),
-        Pmulld | Vpmulld => (Masm::mul_v, Ar::S4, false),
-        Pcmpgtb | Vpcmpgtb => (Masm::cmgt, Ar::B16, false),
-        Pcmpgtw | Vpcmpgtw => (Masm::cmgt, Ar::H8, false),
-        Pcmpgtd | Vpcmpgtd => (Masm::cmgt, Ar::S4, false),
-        Pcmpeqb | Vpcmpeqb => (Masm::cmeq, Ar::B16, false),
-        Pcmpeqw | Vpcmpeqw => (Masm::cmeq, Ar::H8, false),
-        Pcmpeqd | Vpcmpeqd => (Masm::cmeq, Ar::S4, false),
-        Pminub | Vpminub => (Masm::umin, Ar::B16, false),
-        Pminsb | Vpminsb => (Masm::smin, Ar::B16, false),
-        Pminuw | Vpminuw => (Masm::umin, Ar::H8, false),
-        Pminsw | Vpminsw => (Masm::smin, Ar::H8, false),
-        Pminud | Vpminud => (Masm::umin, Ar::S4, false),
-        Pminsd | Vpminsd => (Masm::smin, Ar::S4, false),
-        Pmaxub | Vpmaxub => (Masm::umax, Ar::B16, false),
-        Pmaxsb | Vpmaxsb => (Masm::smax, Ar::B16, false),
-        Pmaxuw | Vpmaxuw => (Masm::umax, Ar::H8, false),
-        Pmaxsw | Vpmaxsw => (Masm::smax, Ar::H8, false),
-        Pmaxud | Vpmaxud => (Masm::umax, Ar::S4, false),
-        Pmaxsd | Vpmaxsd => (Masm::smax, Ar::S4, false),
         _ => return None,
     })
 }
 
 /// One word for a shift of lanes by a constant that is neither zero nor too large.
 fn shift(i: &Instruction) -> Option<(ShiftOp, Ar, u32)> {
-    use Mnemonic::*;
-    let (op, ar): (ShiftOp, Ar) = match i.mnemonic() {
-        Psllw | Vpsllw => (Masm::shl_v, Ar::H8),
-        Pslld | Vpslld => (Masm::shl_v, Ar::S4),
-        Psllq | Vpsllq => (Masm::shl_v, Ar::D2),
-        Psrlw | Vpsrlw => (Masm::ushr, Ar::H8),
-        Psrld | Vpsrld => (Masm::ushr, Ar::S4),
-        Psrlq | Vpsrlq => (Masm::ushr, Ar::D2),
-        Psraw | Vpsraw => (Masm::sshr, Ar::H8),
-        Psrad | Vpsrad => (Masm::sshr, Ar::S4),
-        _ => return None,
+    let (kind, ar) = lanes::shift(i.mnemonic())?;
+    let op: ShiftOp = match kind {
+        Shift::Left => Masm::shl_v,
+        Shift::Right => Masm::ushr,
+        Shift::Arithmetic => Masm::sshr,
     };
     let by = (i.op_kind(i.op_count() - 1) == OpKind::Immediate8).then(|| u32::from(i.immediate8()))?;
     (by > 0 && by < ar.lane_bits()).then_some((op, ar, by))
-}
-
-/// One word for `d op= s`; `true`: with its sources the other way round.
-fn bits(m: Mnemonic) -> Option<(BitOp, bool)> {
-    use Mnemonic::*;
-    Some(match m {
-        Andps | Vandps | Andpd | Vandpd | Pand | Vpand => (Masm::and_v, false),
-        Orps | Vorps | Orpd | Vorpd | Por | Vpor => (Masm::orr_v, false),
-        Xorps | Vxorps | Xorpd | Vxorpd | Pxor | Vpxor => (Masm::eor_v, false),
-        Andnps | Vandnps | Andnpd | Vandnpd | Pandn | Vpandn => (Masm::bic_v, true),
-        _ => return None,
-    })
 }
 
 impl Run {
@@ -278,7 +227,7 @@ impl Run {
             let k = self.node(Kind::Pick(shape, fp, a, b, max), at, below, self.doubt(b).map(|_| (shape, fp)))?;
             return self.write(d, first, k, shape, fp);
         }
-        if let Some((op, swapped)) = bits(i.mnemonic()) {
+        if let Some((op, swapped)) = lanes::bits(i.mnemonic()) {
             let first = first(i, d)?;
             if number(i, second(i)) == Some(first)
                 && matches!(i.mnemonic(), M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd)
@@ -296,7 +245,7 @@ impl Run {
             let n = self.now(first).filter(|n| n.upper == Upper::Zero && and);
             return self.set(d, n.map_or(Now { value: k, upper: Upper::Whole, fp: None }, |n| Now { value: k, ..n }));
         }
-        if let Some((op, ar, swapped)) = lanes(i) {
+        if let Some((op, ar, swapped)) = lanewise(i) {
             let a = self.whole(first(i, d)?)?;
             let b = self.source(i, at, Packed, S)?;
             self.force(a);

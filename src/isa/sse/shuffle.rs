@@ -3,6 +3,7 @@
 //! Constant shuffles take the one AArch64 instruction that does them when there is one, else one lane insert, else a table look-up with
 //! its indices from the literal pool: two words.
 
+use super::lanes::lanewise;
 use super::{Width, apart, binary, halves, unary};
 use crate::emit::simd::Ar;
 use crate::emit::{Masm, V};
@@ -18,18 +19,9 @@ rows! { "sse shuffle";
     Pshufb | Vpshufb => |cx, i| binary(cx, i, pshufb),
     Shufps | Vshufps => |cx, i| shufps(cx, i),
     Shufpd | Vshufpd => |cx, i| shufpd(cx, i),
-    Unpcklps | Vunpcklps => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Unpckhps | Vunpckhps => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Unpcklpd | Vunpcklpd => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Unpckhpd | Vunpckhpd => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
-    Punpcklbw | Vpunpcklbw => |cx, i| permute(cx, i, Masm::zip1, Ar::B16),
-    Punpcklwd | Vpunpcklwd => |cx, i| permute(cx, i, Masm::zip1, Ar::H8),
-    Punpckldq | Vpunpckldq => |cx, i| permute(cx, i, Masm::zip1, Ar::S4),
-    Punpcklqdq | Vpunpcklqdq => |cx, i| permute(cx, i, Masm::zip1, Ar::D2),
-    Punpckhbw | Vpunpckhbw => |cx, i| permute(cx, i, Masm::zip2, Ar::B16),
-    Punpckhwd | Vpunpckhwd => |cx, i| permute(cx, i, Masm::zip2, Ar::H8),
-    Punpckhdq | Vpunpckhdq => |cx, i| permute(cx, i, Masm::zip2, Ar::S4),
-    Punpckhqdq | Vpunpckhqdq => |cx, i| permute(cx, i, Masm::zip2, Ar::D2),
+    Unpcklps | Vunpcklps | Unpckhps | Vunpckhps | Unpcklpd | Vunpcklpd | Unpckhpd | Vunpckhpd |
+        Punpcklbw | Vpunpcklbw | Punpcklwd | Vpunpcklwd | Punpckldq | Vpunpckldq | Punpcklqdq | Vpunpcklqdq |
+        Punpckhbw | Vpunpckhbw | Punpckhwd | Vpunpckhwd | Punpckhdq | Vpunpckhdq | Punpckhqdq | Vpunpckhqdq => |cx, i| lanewise(cx, i),
     Packsswb | Vpacksswb => |cx, i| pack(cx, i, Masm::sqxtn, 0),
     Packssdw | Vpackssdw => |cx, i| pack(cx, i, Masm::sqxtn, 1),
     Packuswb | Vpackuswb => |cx, i| pack(cx, i, Masm::sqxtun, 0),
@@ -53,10 +45,6 @@ rows! { "sse shuffle";
     Blendvps | Vblendvps => |cx, i| blendv(cx, i, Ar::S4),
     Blendvpd | Vblendvpd => |cx, i| blendv(cx, i, Ar::D2),
     Pblendvb | Vpblendvb => |cx, i| blendv(cx, i, Ar::B16),
-}
-
-fn permute(cx: &mut Cx<'_>, i: &Instruction, op: fn(&mut Masm, Ar, V, V, V), ar: Ar) -> Lowered {
-    binary(cx, i, |cx, d, a, b| op(&mut cx.m, ar, d, a, b))
 }
 
 /// The byte indices of a shuffle of lanes of 2^`size` bytes: `lanes[k]` is the source of lane k.

@@ -231,7 +231,8 @@ fn fst_register(cx: &mut Cx<'_>, n: u32, pop: bool, done: Label) -> Lowered {
     Ok(())
 }
 
-/// FSTPNCE ST(n), D9 D8: FSTP that raises nothing when ST(0) is empty. It is in no manual, and makers differ in what becomes of ST(n) then: as on Intel's CPUs it
+/// FSTPNCE ST(n), D9 D8: FSTP that raises nothing when ST(0) is empty. It is in no manual, and makers differ in what becomes of ST(n) then: as on
+/// Intel's CPUs it
 /// stays as it was.
 fn fstpnce(cx: &mut Cx<'_>, n: u32) -> Lowered {
     let empty = cx.m.label();

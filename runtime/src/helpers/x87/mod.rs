@@ -175,7 +175,8 @@ pub unsafe extern "C" fn control(cpu: *mut CpuState, a: u64, b: u64, _: u64) -> 
 }
 
 /// Instructions that move the unit to or from memory at guest address b; a = 0 FNSTENV, 1 FLDENV, 2 FNSAVE, 3 FRSTOR, 4 FXSAVE, 5 FXRSTOR,
-/// | 8 for the 14-byte environment or the 64-bit pointers of FXSAVE64; c = the address of the next instruction, where FXRSTOR ends translated code as LDMXCSR does. Not pure: it accesses guest memory, first of all, and a fault there is
+/// | 8 for the 14-byte environment or the 64-bit pointers of FXSAVE64; c = the address of the next instruction, where FXRSTOR ends translated code
+/// as LDMXCSR does. Not pure: it accesses guest memory, first of all, and a fault there is
 /// the instruction's.
 ///
 /// # Safety
