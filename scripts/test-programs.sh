@@ -16,14 +16,14 @@ run() { # root, case, command before the shell...
     local r=$PWD/target/roots/$1 case=$2
     shift 2
     root install -m 755 "$XRUN" "$r/xrun"
-    root cp "fixtures/large/$case.sh" "$r/root/case.sh"
+    root cp "fixtures/large/$case.sh" "$r/srv/case.sh"
     printf '127.0.0.1 localhost\n' | root tee "$r/etc/hosts" >/dev/null
     root env QEMU_CPU="${QEMU_CPU:-neoverse-n1}" unshare --mount --pid --fork --kill-child --propagation private bash -c '
         cd "$1"; shift
         mount --rbind /dev dev; mount -t proc proc proc 2>/dev/null || mount --rbind /proc proc; mount -t tmpfs tmp tmp; chmod 1777 tmp
         ulimit -c 0
         exec timeout -k 5 "$0" chroot . "$@"' "${TIMEOUT:-3600}" "$r" "$@" /usr/bin/bash -c '
-        export PATH=/usr/bin:/usr/sbin HOME=/root LC_ALL=C.UTF-8 TZ=UTC; mkdir /tmp/w; cd /tmp/w; . /root/case.sh' </dev/null
+        export PATH=/usr/bin:/usr/sbin HOME=/root LC_ALL=C.UTF-8 TZ=UTC; mkdir /tmp/w; cd /tmp/w; . /srv/case.sh' </dev/null
 }
 
 cases=("$@")

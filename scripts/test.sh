@@ -59,11 +59,13 @@ finish() {
 step "set-up" scripts/setup.sh || finish
 step "Debian programs" scripts/roots.sh || finish
 step "text data" scripts/data.sh || finish
-step "format" cargo fmt --all --check
+# By their own names: cargo would look for its subcommands in its home first, where another toolchain's may be.
+clippy() { /usr/bin/cargo-clippy clippy --quiet --workspace --all-targets "$@" -- -D warnings; }
+step "format" /usr/bin/cargo-fmt fmt --all --check
 step "licences" scripts/licences.sh
-step "clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
+step "clippy" clippy
 if [ "$host" = x86_64 ]; then
-    step "clippy for AArch64" cargo clippy --quiet --workspace --all-targets --target $target -- -D warnings
+    step "clippy for AArch64" clippy --target $target
 fi
 step "release build" cargo build --quiet --release --target $target --bin xrun || finish
 step "release binary" scripts/check-binary.sh "$xrun"
