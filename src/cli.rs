@@ -16,10 +16,12 @@ usage: xrun [OPTIONS] PROGRAM [ARGUMENTS]
        xrun isa
        xrun syscalls
        xrun binfmt install | uninstall | status
+       xrun cache status | clear | warm PROGRAM [ARGUMENTS]
 
 options:
   -L DIR           look for the interpreter and libraries under DIR when they are not at their own paths
   -0, --argv0 NAME give the program NAME as its argv[0]
+      --no-cache   keep no translations for the next process, and take none (XRUN_CACHE: their directory, or off)
       --strace     write a line for every system call to standard error
       --emulator COMMAND
                    the command this xrun itself runs under, for programs that the program executes
@@ -41,7 +43,7 @@ pub enum Command {
 
 /// Parses the arguments after xrun's own name. An error is a line for the user.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
-    let mut config = Config::default();
+    let mut config = Config { cache: true, ..Config::default() };
     let mut args = args;
     loop {
         let Some(arg) = args.next() else { return Err("no program given; try xrun --help".into()) };
@@ -50,6 +52,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
         match bytes {
             b"-L" => config.prefix = Some(value("-L")?.into()),
             b"-0" | b"--argv0" => config.argv0 = Some(value("-0")?.into_vec()),
+            b"--no-cache" => config.cache = false,
             b"--strace" => config.strace = true,
             b"--strace-fd" => config.strace_fd = value("--strace-fd")?.to_str().and_then(|n| n.parse().ok()),
             b"--emulator" => config.emulator = words(value("--emulator")?)?,
@@ -59,6 +62,19 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 Some(program) => return Ok(run(config, program, args)),
                 None => return Err("no program given after --".into()),
             },
+            b"cache" => {
+                let what = args.next();
+                if what.as_deref() != Some("warm".as_ref()) {
+                    return Ok(Command::Tool("cache".into(), what.into_iter().chain(args).collect()));
+                }
+                config.cache_report = true;
+                let mut program = args.next();
+                if program.as_deref() == Some("--".as_ref()) {
+                    program = args.next();
+                }
+                let program = program.ok_or("no program given to warm the cache with")?;
+                return Ok(run(config, program, args));
+            }
             b"explain" | b"dump" | b"isa" | b"syscalls" | b"binfmt" => {
                 let name = String::from_utf8_lossy(bytes).into_owned();
                 return Ok(Command::Tool(name, args.collect()));
@@ -88,7 +104,8 @@ fn run(mut config: Config, program: OsString, args: impl Iterator<Item = OsStrin
 pub fn preserved(mut args: impl Iterator<Item = OsString>) -> Option<Config> {
     let program = args.next()?.into();
     let argv0 = args.next().map(OsString::into_vec);
-    Some(Config { program, argv0, args: args.map(OsString::into_vec).collect(), ..Config::default() })
+    let args = args.map(OsString::into_vec).collect();
+    Some(Config { program, argv0, args, cache: true, ..Config::default() })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | [`inspect`] | `xrun explain`, `xrun dump` | the runtime of programs |
 //! | [`listing`] | a region as text | anything but the structs it prints |
 //! | [`host`] | what the host CPU can do | how that was found out |
+//! | [`cache`] | `xrun cache` | what is in the files |
 //! | [`cli`] | the arguments of the command | what running means |
 //!
 //! # Invariants
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binfmt;
+pub mod cache;
 pub mod cli;
 pub mod emit;
 pub mod facts;
@@ -180,6 +182,10 @@ impl Engine for Translator {
         {
             w.buffers.reuse(t);
         }
+    }
+
+    fn options(&self) -> Vec<u8> {
+        format!("{:?}", self.host).into_bytes()
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             }
             Err(e) => Err(e.to_string()),
         },
+        Ok(Command::Tool(name, args)) if name == "cache" => xrun::cache::run(&args),
         Ok(Command::Tool(name, args)) => {
             let args = args.iter().map(|a| a.to_string_lossy().into_owned());
             let text = if name == "explain" { xrun::inspect::explain(args) } else { xrun::inspect::dump(args) };

@@ -15,6 +15,10 @@ pub struct Config {
     pub args: Vec<Vec<u8>>,
     /// Prefix for the interpreter and for libraries that are not found at their own paths (`-L DIR`).
     pub prefix: Option<PathBuf>,
+    /// Keep translations for the next process (see [`crate::store`]).
+    pub cache: bool,
+    /// Say at the end how many translations came from there.
+    pub cache_report: bool,
     /// Write a line for every system call to standard error.
     pub strace: bool,
     /// The descriptor those lines go to, handed on by the xrun that executed this one.

@@ -148,6 +148,8 @@ pub trait Engine: Sync {
     fn translate(&self, request: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError>;
     /// Takes back a translation that was used, for its memory.
     fn recycle(&self, _t: Translation) {}
+    /// What besides the request decides what code comes out: translations are good for an engine that says the same.
+    fn options(&self) -> Vec<u8>;
     /// CPUID as this engine implements it: EAX, EBX, ECX, EDX for a leaf and subleaf.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
 }

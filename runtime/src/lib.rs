@@ -17,6 +17,7 @@
 //! | [`startup`] | what was inherited, put back for the guest |
 //! | [`image`] | the loader: from a path to the first instruction |
 //! | [`config`] | what the command line asked for |
+//! | [`store`] | translations that outlive the process |
 //! | [`memory`] | the guest's address space: what is mapped, placement, write-protected code pages, safe access |
 
 pub mod abi;
@@ -33,6 +34,7 @@ pub mod memory;
 pub mod signal;
 pub mod startup;
 pub mod state;
+pub mod store;
 pub mod thread;
 
 /// Loads the program that `config` names and runs it in this process, which ends as the program does. What keeps it from
@@ -44,11 +46,11 @@ pub fn run(config: config::Config) -> ! {
     config::set(config);
     linux::start();
     match image::start(config::get()) {
-        Ok(cpu) if cfg!(target_arch = "aarch64") => {
+        Ok(loaded) if cfg!(target_arch = "aarch64") => {
             linux::procfs::announce();
-            let mut first = thread::Thread::new(cpu);
+            let mut first = thread::Thread::new(loaded.cpu);
             first.signal = signal::ThreadSignals::inherited();
-            thread::run_first(first)
+            thread::run_first(first, loaded.code)
         }
         Ok(_) => {
             eprintln!("xrun: this machine is no AArch64 one; its own kernel may run the program");

@@ -109,6 +109,7 @@ pub fn count() -> usize {
 /// The runtime's locks, all of them, so that a new process finds them free. Nothing may be allocated while they are held.
 pub(crate) struct Locks {
     _still: crate::alloc::ForkGuard,
+    _store: crate::store::ForkGuard,
     _code: code::ForkGuard,
     _memory: memory::ForkGuard,
     list: MutexGuard<'static, Vec<Record>>,
@@ -121,7 +122,9 @@ impl Locks {
         let list = threads();
         let memory = memory::fork_guard();
         let code = code::fork_guard();
-        Locks { _still: crate::alloc::fork_guard(), _code: code, _memory: memory, list, _flushing: flushing }
+        let store = crate::store::fork_guard();
+        let still = crate::alloc::fork_guard();
+        Locks { _still: still, _store: store, _code: code, _memory: memory, list, _flushing: flushing }
     }
 }
 
@@ -282,11 +285,15 @@ pub fn prepare() -> Result<(), i32> {
     host::install()
 }
 
-/// Runs `thread` as the process's first guest thread, on the calling host thread; calls [`prepare`] first.
-pub fn run_first(mut thread: Box<Thread>) -> ! {
+/// Runs `thread` as the process's first guest thread, on the calling host thread; calls [`prepare`] first. `code` is what was mapped of files to be
+/// executed.
+pub fn run_first(mut thread: Box<Thread>, code: Vec<crate::image::MappedCode>) -> ! {
     if let Err(e) = prepare() {
         eprintln!("xrun: the host denies memory or signals: {}", std::io::Error::from_raw_os_error(e));
         std::process::exit(126)
+    }
+    for m in code {
+        crate::store::mapped(std::os::fd::AsRawFd::as_raw_fd(&m.file), m.guest, m.offset);
     }
     let mask = signals_off();
     let stack = thread.adopt();

@@ -144,6 +144,10 @@ static EXITS: AtomicU64 = AtomicU64::new(0);
 
 struct Hand;
 impl Engine for Hand {
+    fn options(&self) -> Vec<u8> {
+        b"by hand".to_vec()
+    }
+
     fn translate(&self, r: Request, code: &dyn GuestCode) -> Result<Translation, TranslateError> {
         TRANSLATED.fetch_add(1, Mem::Relaxed);
         if let Some(t) = PROGRAM.lock().unwrap().get(&r.pc) {

@@ -30,6 +30,8 @@ pub struct Arena {
     size: usize,
     /// Byte offset from `base` of the first free word.
     cursor: usize,
+    /// Where a file was mapped.
+    files: Vec<std::ops::Range<usize>>,
 }
 
 impl Arena {
@@ -42,7 +44,7 @@ impl Arena {
         if at == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
         }
-        let arena = Arena { base: at as u64, size, cursor: CODE };
+        let arena = Arena { base: at as u64, size, cursor: CODE, files: Vec::new() };
         for base in [MISS_BASE, LOOKUP_BASE] {
             // SAFETY: both addresses are aligned and inside the new mapping.
             unsafe { AtomicU64::from_ptr((arena.base + base as u64 - 8) as *mut u64) }.store(NEVER, Ordering::Relaxed);
@@ -77,6 +79,39 @@ impl Arena {
         Some(self.base + at as u64)
     }
 
+    /// Maps `len` bytes of code from `offset` of the file on, both multiples of the host's page but for the end of the file; other processes
+    /// that map it share its pages until they patch them. Where code may not be mapped from a file (a file system mounted noexec) it is copied from
+    /// `bytes`, which are the same. Returns its host address; `None` when there is no space.
+    pub fn map(&mut self, fd: i32, offset: u64, bytes: &[u8]) -> Option<u64> {
+        let page = crate::memory::host::page_size() as usize;
+        let at = self.cursor.next_multiple_of(page);
+        let end = at.checked_add(bytes.len())?.checked_next_multiple_of(page)?;
+        if end > self.size {
+            return None;
+        }
+        let host = self.base + at as u64;
+        let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        // SAFETY: the range is inside this arena's own mapping, and nobody uses it yet.
+        let got = unsafe { libc::mmap(host as *mut _, bytes.len(), prot, flags, fd, offset as i64) };
+        if got == libc::MAP_FAILED {
+            // SAFETY: as in `copy`.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host as *mut u8, bytes.len()) };
+            sync(host, bytes.len());
+        } else {
+            self.files.push(at..end);
+        }
+        self.cursor = end;
+        Some(host)
+    }
+
+    /// The words from host address `at` on, as they are now. Whoever changes words holds the cache's lock, so does the caller.
+    pub fn words(&self, at: u64, bytes: u32) -> &[u32] {
+        debug_assert!(at >= self.base && at + u64::from(bytes) <= self.base + self.size as u64);
+        // SAFETY: inside the mapping, aligned; nobody writes while the slice lives (see above).
+        unsafe { std::slice::from_raw_parts(at as *const u32, bytes as usize / 4) }
+    }
+
     /// Bytes of code taken.
     pub fn used(&self) -> usize {
         self.cursor - CODE
@@ -85,6 +120,13 @@ impl Arena {
     /// Makes all space free again and empties the lookup table. No thread may be in translated code or come back to it.
     pub fn reset(&mut self) {
         self.cursor = CODE;
+        for r in std::mem::take(&mut self.files) {
+            let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            let at = (self.base + r.start as u64) as *mut libc::c_void;
+            // SAFETY: the range is inside this arena's own mapping, and nobody uses it any more.
+            unsafe { libc::mmap(at, r.len(), prot, flags, -1, 0) };
+        }
         // SAFETY: the range is the lookup table's own pages; a private anonymous mapping reads as zero after MADV_DONTNEED.
         unsafe { libc::madvise(self.lookup() as *mut _, TABLE, libc::MADV_DONTNEED) };
         self.empty(NEVER);

@@ -4,13 +4,14 @@
 //! Invariants: a live region's entries and links lead only to live regions; a lookup slot leads only to a live region; space of dead
 //! regions is not reused before [`Cache::reset`].
 
+use super::adopted::{ADOPTED, Images};
 use super::arena::Arena;
 use super::branch;
 use super::region::{Link, NONE, Point, Region, RegionId};
 use super::unaligned;
 use crate::engine::{Entry, Extent, Mark, Translation};
-use std::cell::Cell;
-use std::collections::HashMap;
+use crate::store::image::{Image, Piece, build};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -35,13 +36,16 @@ impl Hasher for AddrHasher {
     }
 }
 
-type AddrMap<V> = HashMap<u64, V, BuildHasherDefault<AddrHasher>>;
+pub type AddrBuild = BuildHasherDefault<AddrHasher>;
+type AddrMap<V> = HashMap<u64, V, AddrBuild>;
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub regions: u64,
     pub words: u64,
+    /// Regions that came from files; not among `regions`.
+    pub adopted: u64,
     pub links: u64,
     pub invalidated: u64,
     pub flushes: u64,
@@ -69,8 +73,9 @@ const ROUNDS: u32 = 6;
 /// See the file's head.
 pub struct Cache {
     pub arena: Arena,
-    /// In order of address.
+    /// Made by this process, in order of address.
     regions: Vec<Region>,
+    images: Images,
     /// Guest address of an entry -> its host address and region.
     entries: AddrMap<(u64, RegionId)>,
     /// Guest page number -> regions made from it, but for those in `unsorted`.
@@ -79,7 +84,7 @@ pub struct Cache {
     unsorted: Vec<(u64, RegionId)>,
     tails: Vec<Tail>,
     /// The region that was asked for last: an exit is followed and then linked.
-    recent: Cell<RegionId>,
+    recent: RegionId,
     pub stats: Stats,
 }
 
@@ -121,35 +126,52 @@ impl Cache {
         Cache {
             arena,
             regions: Vec::new(),
+            images: Images::default(),
             entries: AddrMap::default(),
             pages: AddrMap::default(),
             unsorted: Vec::new(),
             tails: Vec::new(),
-            recent: Cell::new(0),
+            recent: 0,
             stats: Stats::default(),
         }
     }
 
     /// Host address of the entry for `guest`.
     pub fn entry(&self, guest: u64) -> Option<u64> {
-        self.entries.get(&guest).map(|e| e.0)
+        self.known(guest).map(|e| e.0)
+    }
+
+    /// The entry for `guest`: its host address and region. What this process made goes before what came from a file.
+    fn known(&self, guest: u64) -> Option<(u64, RegionId)> {
+        self.entries.get(&guest).copied().or_else(|| self.images.entry(guest))
+    }
+
+    /// The tables of a region.
+    fn at(&mut self, id: RegionId) -> &mut Region {
+        if id & ADOPTED == 0 { &mut self.regions[id as usize] } else { self.images.region(id) }
     }
 
     /// The numbers of the pages that the code for `guest` was made from.
-    pub fn made_from(&self, guest: u64) -> Vec<u64> {
-        self.entries.get(&guest).map(|e| self.regions[e.1 as usize].pages()).unwrap_or_default()
+    pub fn made_from(&mut self, guest: u64) -> Vec<u64> {
+        self.known(guest).map(|e| self.at(e.1).pages()).unwrap_or_default()
     }
 
     /// The region host address `pc` is in.
-    pub fn region_at(&self, pc: u64) -> Option<(RegionId, &Region)> {
-        let recent = self.recent.get();
-        if let Some(r) = self.regions.get(recent as usize).filter(|r| r.contains(pc)) {
-            return Some((recent, r));
+    pub fn region_at(&mut self, pc: u64) -> Option<(RegionId, &Region)> {
+        let id = self.id_at(pc)?;
+        Some((id, self.at(id)))
+    }
+
+    fn id_at(&mut self, pc: u64) -> Option<RegionId> {
+        if self.regions.get(self.recent as usize).is_some_and(|r| r.contains(pc)) {
+            return Some(self.recent);
+        }
+        if let Some(id) = self.images.region_at(pc) {
+            return Some(id);
         }
         let i = self.regions.partition_point(|r| r.start <= pc).checked_sub(1)?;
-        let r = &self.regions[i];
-        self.recent.set(i as RegionId);
-        r.contains(pc).then_some((i as RegionId, r))
+        self.recent = i as RegionId;
+        self.regions[i].contains(pc).then_some(self.recent)
     }
 
     /// Copies `t` into the arena and makes its entries known; returns its own entry's host address, `None` when there is no space. With
@@ -162,7 +184,7 @@ impl Cache {
         let id = self.regions.len() as RegionId;
         let region = Region::new(start, id, t, extent);
         if listed {
-            if let Some(&(_, old)) = self.entries.get(&region.entries[0].guest) {
+            if let Some((_, old)) = self.known(region.entries[0].guest) {
                 self.retire(old);
             }
             for (i, e) in region.entries.iter().enumerate() {
@@ -176,7 +198,7 @@ impl Cache {
         }
         let new = &mut self.unsorted;
         region.each_page(|page| new.push((page, id)));
-        self.recent.set(id);
+        self.recent = id;
         let host = start + u64::from(region.entries.first().map_or(0, |e| e.offset));
         self.stats.regions += 1;
         self.stats.words += t.words.len() as u64;
@@ -196,15 +218,15 @@ impl Cache {
             return self.entry(pc).map_or(Next::Unknown { back: false }, Next::Known);
         };
         let back = goes_back(from, pc);
-        match self.entries.get(&pc) {
+        match self.known(pc) {
             None => Next::Unknown { back },
             // Not linked yet, so that the next round is seen.
-            Some(&(host, region)) if back && self.regions[region as usize].extent == Extent::Cold => {
-                let rounds = &mut self.regions[region as usize].rounds;
+            Some((host, region)) if back && self.at(region).extent == Extent::Cold => {
+                let rounds = &mut self.at(region).rounds;
                 *rounds += 1;
                 if *rounds < ROUNDS { Next::Known(host) } else { Next::Loop }
             }
-            Some(&(host, _)) => {
+            Some((host, _)) => {
                 self.link_from(id, data);
                 Next::Known(host)
             }
@@ -220,7 +242,7 @@ impl Cache {
     }
 
     fn link_from(&mut self, id: RegionId, data: u64) {
-        let region = &self.regions[id as usize];
+        let region = self.at(id);
         // Another thread may be on its way to the exit that this one has come out of.
         if !region.alive || region.stopping > 0 {
             return;
@@ -232,8 +254,8 @@ impl Cache {
                 stub = Some(l.stub);
             }
         }
-        for i in 0..region_links(&self.regions, id) {
-            let l = self.regions[id as usize].links[i];
+        for i in 0..self.at(id).links.len() {
+            let l = self.at(id).links[i];
             if Some(l.stub) == stub {
                 self.link_one(id, i, l);
             }
@@ -241,12 +263,12 @@ impl Cache {
     }
 
     fn link_one(&mut self, id: RegionId, i: usize, l: Link) {
-        let start = self.regions[id as usize].start;
+        let start = self.at(id).start;
         let (host, to) = if l.inside != NONE {
             (start + u64::from(l.inside), id)
         } else {
-            match self.entries.get(&l.target) {
-                Some(&e) => e,
+            match self.known(l.target) {
+                Some(e) => e,
                 None => return,
             }
         };
@@ -274,18 +296,18 @@ impl Cache {
             }
         }
         self.stats.links += 1;
-        let link = &mut self.regions[id as usize].links[i];
+        let link = &mut self.at(id).links[i];
         link.to = to;
         link.saved = saved;
         if to != id {
-            self.regions[to as usize].incoming.push((id, i as u32));
+            self.at(to).incoming.push((id, i as u32));
         }
     }
 
     /// Points a link back at its stub.
     fn unlink(&mut self, id: RegionId, i: usize) {
-        let region = &mut self.regions[id as usize];
-        let l = &mut region.links[i];
+        let region = self.at(id);
+        let l = region.links[i];
         let (site, stub) = (region.start + u64::from(l.site), region.start + u64::from(l.stub));
         if l.saved != 0 {
             self.arena.patch(stub, l.saved);
@@ -295,13 +317,14 @@ impl Cache {
             Some(w) if w != word => self.arena.patch(site, w),
             _ => {}
         }
+        let l = &mut self.at(id).links[i];
         l.saved = 0;
         l.to = NONE;
     }
 
     fn unlink_all(&mut self, id: RegionId) {
-        for i in 0..region_links(&self.regions, id) {
-            if self.regions[id as usize].links[i].to != NONE {
+        for i in 0..self.at(id).links.len() {
+            if self.at(id).links[i].to != NONE {
                 self.unlink(id, i);
             }
         }
@@ -335,6 +358,7 @@ impl Cache {
         dead.sort_unstable();
         dead.dedup();
         dead.retain(|id| self.regions[*id as usize].depends_on(range));
+        dead.extend(self.images.made_from(range));
         for id in &dead {
             self.kill(*id);
         }
@@ -344,24 +368,19 @@ impl Cache {
     /// A better region for the same entry exists: links that lead to this one are to be found anew. It stays valid for threads and return
     /// addresses that lead into it.
     fn retire(&mut self, id: RegionId) {
-        for (from, i) in std::mem::take(&mut self.regions[id as usize].incoming) {
-            if self.regions[from as usize].links[i as usize].to == id {
+        for (from, i) in std::mem::take(&mut self.at(id).incoming) {
+            if self.at(from).links[i as usize].to == id {
                 self.unlink(from, i as usize);
             }
         }
     }
 
     fn kill(&mut self, id: RegionId) {
-        let region = &mut self.regions[id as usize];
+        self.retire(id);
+        self.unlink_all(id);
+        let region = if id & ADOPTED == 0 { &mut self.regions[id as usize] } else { self.images.region(id) };
         region.alive = false;
         let start = region.start;
-        for (from, i) in std::mem::take(&mut region.incoming) {
-            if self.regions[from as usize].links[i as usize].to == id {
-                self.unlink(from, i as usize);
-            }
-        }
-        self.unlink_all(id);
-        let region = &self.regions[id as usize];
         for p in &*region.entries {
             let host = start + u64::from(p.offset);
             if self.entries.get(&p.guest).is_some_and(|e| e.1 == id) {
@@ -395,7 +414,7 @@ impl Cache {
         let (id, region) = self.region_at(pc)?;
         let end = region.start + u64::from(region.bytes);
         self.unlink_all(id);
-        self.regions[id as usize].stopping += 1;
+        self.at(id).stopping += 1;
         Some(Stop { region: id, tail: self.trap_tail(pc, end) })
     }
 
@@ -430,14 +449,14 @@ impl Cache {
     }
 
     /// Where a thread at host address `pc` is in a region that guest code was translated to: `pc` itself, or where its stub goes back to.
-    fn home(&self, pc: u64) -> u64 {
+    fn home(&mut self, pc: u64) -> u64 {
         self.region_at(pc).and_then(|(_, r)| r.back).unwrap_or(pc)
     }
 
     /// Whether the region host address `pc` is in, or in a stub of, must not be entered any more.
-    pub fn is_dead(&self, pc: u64) -> bool {
-        let at = |pc| self.region_at(pc).map(|(_, r)| r);
-        at(pc).and_then(|r| r.back.map_or(Some(r), at)).is_some_and(|r| !r.alive)
+    pub fn is_dead(&mut self, pc: u64) -> bool {
+        let home = self.home(pc);
+        self.region_at(home).is_some_and(|(_, r)| !r.alive)
     }
 
     /// The ordered access at host address `pc` met an address that is not aligned: replaces it by a jump to code that bears this. Other threads
@@ -463,15 +482,16 @@ impl Cache {
         let mut region = Region::new(at, id, &Translation { words: words.to_vec(), ..t }, Extent::Single);
         region.back = Some(pc + 4);
         self.regions.push(region);
+        if let Some(id) = self.id_at(pc) {
+            self.at(id).mended = true;
+        }
         self.arena.patch(pc, jump);
         Mended::Yes
     }
 
     /// A thread that [`Cache::stop_at`] was called for is out of translated code.
     pub fn stopped(&mut self, stop: Stop) {
-        if let Some(r) = self.regions.get_mut(stop.region as usize) {
-            r.stopping -= 1;
-        }
+        self.at(stop.region).stopping -= 1;
         let Some(i) = self.tails.iter().position(|t| Some(t.at) == stop.tail) else { return };
         self.tails[i].users -= 1;
         if self.tails[i].users == 0 {
@@ -484,14 +504,14 @@ impl Cache {
 
     /// See [`super::forked`].
     pub fn forked(&mut self) {
-        self.regions.iter_mut().for_each(|r| r.stopping = 0);
+        self.regions.iter_mut().chain(self.images.made()).for_each(|r| r.stopping = 0);
         for t in std::mem::take(&mut self.tails) {
             self.arena.patch(t.at, t.word);
         }
     }
 
     /// What the trap a thread met at host address `pc` means.
-    pub fn trapped(&self, pc: u64) -> Trapped {
+    pub fn trapped(&mut self, pc: u64) -> Trapped {
         match self.arena.read(pc) {
             branch::DEAD => {
                 let guest = self.region_at(pc).and_then(|(_, r)| r.point_at(pc));
@@ -508,12 +528,75 @@ impl Cache {
     /// Forgets all code. No thread may be in it or return to it.
     pub fn reset(&mut self) {
         self.regions.clear();
+        self.images.0.clear();
         self.entries.clear();
         self.pages.clear();
         self.unsorted.clear();
         self.tails.clear();
         self.arena.reset();
         self.stats.flushes += 1;
+    }
+
+    /// Takes the regions of `image`, whose file is open as `fd`, as if they had been translated. False when there is no space.
+    pub fn adopt(&mut self, image: Image, fd: i32) -> bool {
+        if !self.images.have_room(&image) {
+            return false;
+        }
+        let Some(code) = self.arena.map(fd, image.code_offset(), image.code()) else { return false };
+        self.stats.adopted += u64::from(image.count());
+        self.images.add(image, code);
+        true
+    }
+
+    /// How many regions this process made so far, and bytes of code of those from the `since`th on that are of `guest`.
+    pub fn made(&self, since: usize, guest: &Range<u64>) -> (usize, usize) {
+        let new = self.regions.get(since..).unwrap_or_default();
+        let bytes =
+            new.iter().filter(|r| r.alive && guest.contains(&r.entries[0].guest)).map(|r| r.bytes as usize).sum();
+        (self.regions.len(), bytes)
+    }
+
+    /// A file of what is translated of `guest` (see [`build`]), with what `theirs` has besides. Not of the pages in `written` (see
+    /// [`super::note_write`]).
+    pub fn image(
+        &mut self,
+        key: [u64; 2],
+        guest: &Range<u64>,
+        theirs: Option<&Image>,
+        written: &HashSet<u64>,
+        read: impl Fn(Range<u64>, &mut [u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let own: Vec<RegionId> = self.images.made_from(guest).collect();
+        // Their tables are made before any is borrowed.
+        own.iter().for_each(|id| {
+            self.images.region(*id);
+        });
+        let mut seen: HashSet<u64, AddrBuild> = HashSet::default();
+        let mut pieces = Vec::new();
+        let fresh = self.regions.iter().enumerate().map(|(n, r)| (n as RegionId, r));
+        let adopted = own.iter().filter_map(|id| Some((*id, self.images.peek(*id)?)));
+        for (id, region) in adopted.chain(fresh) {
+            let current = |guest| self.known(guest).is_some_and(|e| e.1 == id);
+            let whole = region.back.is_none() && !region.mended && !self.tails.iter().any(|t| region.contains(t.at));
+            let piece = Piece { region, words: self.arena.words(region.start, region.bytes) };
+            if region.alive
+                && region.extent != Extent::Single
+                && whole
+                && current(region.entries[0].guest)
+                && piece.fits(guest)
+                && region.pages().iter().all(|p| !written.contains(p))
+                && seen.insert(region.entries[0].guest)
+            {
+                pieces.push(piece);
+            }
+        }
+        let others: Vec<(Region, &[u32])> = theirs.map(Image::regions).unwrap_or_default();
+        for (region, words) in &others {
+            if seen.insert(region.entries[0].guest) {
+                pieces.push(Piece { region, words });
+            }
+        }
+        build(key, guest, &pieces, read)
     }
 
     /// The regions that may run, for tests and tools.
@@ -523,12 +606,8 @@ impl Cache {
 }
 
 /// Whether an exit of `from` to `pc` goes back from further on, so that a larger region there would have a loop in one piece.
-fn goes_back(from: &Region, pc: u64) -> bool {
+pub fn goes_back(from: &Region, pc: u64) -> bool {
     /// Farther than a region reaches, a backward jump is no loop that fits one.
     const REACH: u64 = 2048;
     from.entries[0].guest.wrapping_sub(pc) < REACH
-}
-
-fn region_links(regions: &[Region], id: RegionId) -> usize {
-    regions[id as usize].links.len()
 }

@@ -3,6 +3,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | `adopted` | regions that came from a file |
 //! | `arena` | the memory, the lookup table, instruction cache maintenance |
 //! | `branch` | the instructions that are patched |
 //! | `checked` | code on pages that are written all the time |
@@ -17,6 +18,7 @@
 //! Emptying the cache needs all threads out of translated code: [`flush`] raises a flag, interrupts them, and waits. A thread says that it is
 //! inside with [`Gate`]; one that comes while the flag is up waits in front of it.
 
+pub mod adopted;
 pub mod arena;
 pub mod branch;
 pub mod cache;
@@ -26,6 +28,7 @@ pub mod unaligned;
 
 use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
 use crate::enter::fp;
+use crate::store::image::Image;
 use crate::thread::{self, Thread};
 pub use arena::NEVER;
 use arena::{Arena, probe};
@@ -377,10 +380,12 @@ pub fn note_unaligned(rip: u64, host_pc: u64) -> bool {
 
 /// From now on translated code orders memory accesses as x86 does. Only while no other thread runs guest code.
 pub fn set_ordered() {
-    if ORDERED.swap(true, Mem::SeqCst) {
+    if ORDERED.load(Mem::SeqCst) {
         return;
     }
-    if with(|c| c.stats.regions) > Some(0) {
+    crate::store::save();
+    ORDERED.store(true, Mem::SeqCst);
+    if with(|c| c.stats.regions + c.stats.adopted) > Some(0) {
         let current = thread::current();
         // SAFETY: the record of the calling thread is alive while it runs; only shared access is made of it.
         match unsafe { current.as_ref() } {
@@ -388,6 +393,31 @@ pub fn set_ordered() {
             None => empty(),
         }
     }
+}
+
+/// The memory order that code is made for now; `None` while there is more to it, so that code is for this process alone.
+pub fn regime() -> Option<Ordering> {
+    let plain = !TRAPPING.load(Mem::Relaxed) && !fp::some_thread_flushes();
+    plain.then(|| if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain })
+}
+
+/// Takes the regions of an image that was checked against guest memory as it was in `generation`, and is for `ordering`. False when either is
+/// not so any more, or there is no space.
+pub fn adopt(image: Image, fd: i32, generation: u64, ordering: Ordering) -> bool {
+    let fits = || crate::memory::generation() == generation && regime() == Some(ordering);
+    with(|c| fits() && c.adopt(image, fd)).unwrap_or(false)
+}
+
+/// See [`Cache::made`].
+pub fn made(since: usize, guest: &Range<u64>) -> (usize, usize) {
+    with(|c| c.made(since, guest)).unwrap_or_default()
+}
+
+/// See [`Cache::image`]. `None` also where code is made for something else than `ordering` by now.
+pub fn image(key: [u64; 2], guest: &Range<u64>, theirs: Option<&Image>, ordering: Ordering) -> Option<Vec<u8>> {
+    let written = written().keys().copied().collect();
+    let read = |r: Range<u64>, buf: &mut [u8]| crate::memory::access::read_some(r.start, buf) == buf.len();
+    with(|c| if regime() == Some(ordering) { c.image(key, guest, theirs, &written, read) } else { None }).flatten()
 }
 
 /// From now on translated code looks for unmasked SSE exceptions. False when it did already.
@@ -409,6 +439,7 @@ pub fn flush(thread: &Thread) {
         STOPPING.store(1, Mem::SeqCst);
         thread::stop_others(thread);
         empty();
+        crate::store::adopt_again();
         STOPPING.store(0, Mem::SeqCst);
         thread::futex_wake(&STOPPING);
     }

@@ -3,6 +3,7 @@
 
 use crate::engine::{Extent, FlagForm, Mark, Translation};
 use std::ops::Range;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Index of a region in the cache; valid until the cache is emptied.
 pub type RegionId = u32;
@@ -32,8 +33,9 @@ pub struct Point {
 
 /// See [`crate::engine::Mark`]. Packed, because there is one for nearly every guest instruction: the guest address as a difference from the
 /// region's entry, or an index into `far` when that does not fit.
-#[derive(Clone, Copy, Debug)]
-struct PackedMark {
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PackedMark {
     offset: u32,
     /// Bits 0-1 flag form or [`REPLAY`], bit 2 far, the rest signed.
     packed: i32,
@@ -58,8 +60,10 @@ pub struct Region {
     /// Links of other regions that lead here: (region, link). May name links that have moved on since.
     pub incoming: Vec<(RegionId, u32)>,
     pub depends: Box<[Range<u64>]>,
-    marks: Box<[PackedMark]>,
-    far: Box<[u64]>,
+    pub marks: Box<[PackedMark]>,
+    pub far: Box<[u64]>,
+    /// One of its words was replaced by a jump to a stub (see [`super::unaligned`]).
+    pub mended: bool,
     /// Set in a stub that stands in for one word of a region (see [`super::unaligned`]): the host address it goes back to.
     pub back: Option<u64>,
 }
@@ -125,6 +129,7 @@ impl Region {
             depends: t.depends.as_slice().into(),
             marks,
             far: far.into_boxed_slice(),
+            mended: false,
             back: None,
         }
     }

@@ -100,6 +100,39 @@ fn u16_at(b: &[u8], at: usize) -> u16 {
     b.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
 }
 
+/// The build id of an ELF file whose first bytes are `head`, if it lies in them.
+pub fn build_id(head: &[u8]) -> Option<&[u8]> {
+    let word = |at: usize, n: usize| {
+        let mut b = [0; 8];
+        b[..n].copy_from_slice(head.get(at..at.checked_add(n)?)?);
+        usize::try_from(u64::from_le_bytes(b)).ok()
+    };
+    let (headers, size, n) = (word(32, 8)?, word(54, 2)?, word(56, 2)?);
+    (0..n).find_map(|i| {
+        let p = headers.checked_add(i * size)?;
+        if word(p, 4)? != goblin::elf64::program_header::PT_NOTE as usize {
+            return None;
+        }
+        let (start, len) = (word(p + 8, 8)?, word(p + 32, 8)?);
+        build_id_in(head.get(start..start.checked_add(len)?)?)
+    })
+}
+
+/// The description of NT_GNU_BUILD_ID among ELF notes (gABI, "Note Section").
+pub fn build_id_in(mut notes: &[u8]) -> Option<&[u8]> {
+    const BUILD_ID: u32 = 3;
+    loop {
+        let word = |i: usize| Some(u32::from_le_bytes(notes.get(4 * i..4 * i + 4)?.try_into().ok()?));
+        let (name, desc, kind) = (word(0)? as usize, word(1)? as usize, word(2)?);
+        let at = 12 + name.checked_next_multiple_of(4)?;
+        let all = notes.get(at..at.checked_add(desc)?)?;
+        if kind == BUILD_ID && notes.get(12..12 + name)? == b"GNU\0" {
+            return Some(all);
+        }
+        notes = notes.get(at + desc.checked_next_multiple_of(4)?..)?;
+    }
+}
+
 /// An interpreter and its argument.
 pub type ScriptLine = (Vec<u8>, Option<Vec<u8>>);
 

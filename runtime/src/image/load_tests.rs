@@ -57,8 +57,8 @@ fn load(config: &Config) -> Result<(Space, CpuState, Layout), LoadError> {
     let mut space = Space::new();
     space.end = usable_end();
     space.mmap_base = layout.mmap_base;
-    let cpu = build(&mut space, config, &layout, program, interp, &[b"K=V".to_vec()], &[0x5a; 56])?;
-    Ok((space, cpu, layout))
+    let loaded = build(&mut space, config, &layout, program, interp, &[b"K=V".to_vec()], &[0x5a; 56])?;
+    Ok((space, loaded.cpu, layout))
 }
 
 fn auxv_at(cpu: &CpuState) -> std::collections::HashMap<u64, u64> {

@@ -34,6 +34,7 @@ use crate::memory::vmas::{Kind, Prot};
 use crate::memory::{self, access};
 use crate::signal;
 use crate::state::{CpuState, gpr};
+use crate::store;
 use elf::{Elf, Segment, Source};
 use error::LoadError;
 use layout::{Layout, Randomness};
@@ -56,6 +57,22 @@ pub struct Process {
     pub interpreter: Option<Range<u64>>,
 }
 
+/// A part of a file that was mapped to be executed and not written.
+#[derive(Debug)]
+pub struct MappedCode {
+    pub file: File,
+    pub guest: Range<u64>,
+    pub offset: u64,
+}
+
+/// What [`start`] made.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The registers at the first instruction.
+    pub cpu: CpuState,
+    pub code: Vec<MappedCode>,
+}
+
 static PROCESS: OnceLock<Process> = OnceLock::new();
 
 /// The loaded program; `None` before [`start`].
@@ -71,8 +88,8 @@ struct Program {
     argv: Vec<Vec<u8>>,
 }
 
-/// Loads the configured program into this process and returns the registers its first instruction finds.
-pub fn start(config: &Config) -> Result<CpuState, LoadError> {
+/// Loads the configured program into this process.
+pub fn start(config: &Config) -> Result<Loaded, LoadError> {
     if host::page_size() != PAGE {
         return Err(LoadError::PageSize(host::page_size()));
     }
@@ -82,6 +99,11 @@ pub fn start(config: &Config) -> Result<CpuState, LoadError> {
     let mut random = [0u8; 56];
     draw(&mut random);
     let personality = personality();
+    if is_randomised()
+        && let Some(place) = store::program_place(program.file.as_raw_fd())
+    {
+        random[24..32].copy_from_slice(&place.to_le_bytes());
+    }
     let layout = lay_out(personality, &random);
     memory::with_space(|space| {
         space.end = usable_end();
@@ -99,7 +121,7 @@ fn build(
     interp: Option<(PathBuf, File, Elf)>,
     envp: &[Vec<u8>],
     random: &[u8; 56],
-) -> Result<CpuState, LoadError> {
+) -> Result<Loaded, LoadError> {
     let mut stack_prot = Prot::READ | Prot::WRITE;
     stack_prot.set(Prot::EXEC, program.elf.exec_stack);
     let top = place_stack(space, layout, stack_prot)?;
@@ -113,11 +135,13 @@ fn build(
     space.brk_start = brk_base + layout.brk_offset;
     space.brk = space.brk_start;
 
+    let mut code = mapped_code(&program.file, &program.elf, bias);
     let mut entry = program.elf.entry.wrapping_add(bias);
     let mut base = 0;
     let mut interp_span = None;
     if let Some((path, file, elf)) = &interp {
         base = map_image(space, path, file, elf, 0)?;
+        code.extend(mapped_code(file, elf, base));
         entry = elf.entry.wrapping_add(base);
         interp_span = Some(span(elf, base));
         // A fixed-address interpreter has no base to report but its own first page.
@@ -157,7 +181,18 @@ fn build(
         program: program_span,
         interpreter: interp_span,
     });
-    Ok(cpu)
+    Ok(Loaded { cpu, code })
+}
+
+/// What [`store::mapped`] is to hear of an image that was mapped.
+fn mapped_code(file: &File, elf: &Elf, bias: u64) -> Vec<MappedCode> {
+    let code = |s: &&Segment| s.prot.contains(Prot::EXEC) && !s.prot.contains(Prot::WRITE) && s.filesz != 0;
+    let all = elf.segments.iter().filter(code).filter_map(|s| {
+        let at = s.vaddr.wrapping_add(bias);
+        let (first, end) = (at & !(PAGE - 1), (at + s.filesz + PAGE - 1) & !(PAGE - 1));
+        Some(MappedCode { file: file.try_clone().ok()?, guest: first..end, offset: s.offset - at % PAGE })
+    });
+    all.collect()
 }
 
 // ---- finding the program --------------------------------------------------------------------------------------------
@@ -273,6 +308,7 @@ fn map_image(space: &mut Space, path: &Path, file: &File, elf: &Elf, hint: u64) 
     let anon = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // The whole span is taken first, so that segments never land on anything else.
     let start = if elf.relocatable {
+        let hint = if hint == 0 { store::place(file.as_raw_fd(), space.end).unwrap_or(0) } else { hint };
         // Room to align the start as the largest segment asks.
         let room = len + elf.align - PAGE;
         let taken = space
@@ -399,6 +435,12 @@ fn lay_out(personality: i32, random: &[u8; 56]) -> Layout {
     // SAFETY: `limit` outlives the call.
     unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) };
     layout::layout(usable_end(), limit.rlim_cur, randomness)
+}
+
+/// Whether addresses are random.
+pub(crate) fn is_randomised() -> bool {
+    static RANDOMISED: OnceLock<bool> = OnceLock::new();
+    *RANDOMISED.get_or_init(|| personality() & libc::ADDR_NO_RANDOMIZE == 0)
 }
 
 fn personality() -> i32 {

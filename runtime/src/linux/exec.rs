@@ -9,7 +9,7 @@ use std::ffi::CString;
 use super::errno::{Answer, Errno};
 use super::{kernel, path, procfs, quick, strace, user};
 use crate::thread::Thread;
-use crate::{binfmt, config};
+use crate::{binfmt, config, store};
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -57,6 +57,9 @@ enum Kind {
 
 fn exec(t: &mut Thread, dir: u64, name: u64, argv: u64, envp: u64, flags: u64) -> Answer {
     let file = resolve(t, dir, name, flags)?;
+    if !t.vfork_child {
+        store::save();
+    }
     if binfmt::started() {
         match direct(t, &file, argv, envp) {
             // No program, or the entry is gone.
@@ -130,6 +133,9 @@ fn again() -> Again {
             own_file()
         }
     };
+    if !config.cache {
+        words.push(c"--no-cache".into());
+    }
     if let Some(dir) = &config.prefix {
         words.extend([c"-L".into(), text(dir.as_os_str().as_bytes())]);
     }

@@ -14,6 +14,7 @@ use super::errno::{Answer, Errno};
 use super::{answer_of, kernel, quick, raw, signal_waits, user};
 use crate::code::Gate;
 use crate::state::gpr;
+use crate::store;
 use crate::thread::{self, Thread};
 
 const CSIGNAL: u64 = 0xff;
@@ -211,6 +212,8 @@ fn new_process(t: &mut Thread, args: &CloneArgs, f: u64) -> Answer {
             raw_fork(&host)
         }
     };
+    // Once here rather than once in each child.
+    store::save();
     let pid = table.held(|| thread::fork(t, host_fork));
     let pid = answer_of(pid)?;
     if pid != 0 {
@@ -350,7 +353,10 @@ pub fn exit(t: &mut Thread, a: [u64; 6]) -> Answer {
     Ok(0)
 }
 
-pub fn exit_group(_: &mut Thread, a: [u64; 6]) -> Answer {
+pub fn exit_group(t: &mut Thread, a: [u64; 6]) -> Answer {
+    if !t.vfork_child {
+        store::end();
+    }
     exit_now(libc::SYS_exit_group, a[0])
 }
 
@@ -374,6 +380,7 @@ pub fn thread_gone(t: &mut Thread, code: i32) {
     }
     let leader = quick(libc::SYS_getpid, [0; 6]) == Ok(i64::from(t.tid));
     if leader {
+        store::end();
         exit_now(libc::SYS_exit, code as u32 as u64);
     }
 }

@@ -97,7 +97,16 @@ pub fn fork_guard() -> ForkGuard {
 
 /// mmap(2) of the guest.
 pub fn mmap(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> i64 {
-    returned(change(|s, fx| s.mmap(fx, addr, len, prot, flags, fd, off)))
+    let file = flags & (libc::MAP_ANONYMOUS | libc::MAP_SHARED) == 0 && prot & libc::PROT_WRITE == 0;
+    let free = flags & (libc::MAP_FIXED | host::MAP_FIXED_NOREPLACE | space::MAP_32BIT) == 0;
+    let hint =
+        if file && free && addr == 0 && off == 0 { crate::store::place(fd, lock().end).unwrap_or(0) } else { addr };
+    let at = returned(change(|s, fx| s.mmap(fx, hint, len, prot, flags, fd, off)));
+    if file && at > 0 && prot & libc::PROT_EXEC != 0 {
+        let at = at as u64;
+        crate::store::mapped(fd, at..space::page_up(at + len).unwrap_or(at), off);
+    }
+    at
 }
 
 /// munmap(2) of the guest. Memory that is not the guest's is left alone, as if nothing were there.
@@ -107,6 +116,9 @@ pub fn munmap(addr: u64, len: u64) -> i64 {
 
 /// mprotect(2) of the guest.
 pub fn mprotect(addr: u64, len: u64, prot: i32) -> i64 {
+    if prot & libc::PROT_WRITE != 0 {
+        crate::store::may_change(addr..addr.saturating_add(len));
+    }
     done(change(|s, fx| s.mprotect(fx, addr, len, prot)))
 }
 

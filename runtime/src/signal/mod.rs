@@ -173,7 +173,10 @@ fn act_by_default(signal: i32) {
     match table::default_of(signal) {
         Default_::Ignore => {}
         Default_::Stop => host::stop(signal),
-        Default_::Terminate => host::die(signal),
+        Default_::Terminate => {
+            crate::store::end();
+            host::die(signal)
+        }
     }
 }
 
