@@ -1,6 +1,6 @@
 //! The gate: what a few small runs under xrun execute must not grow unnoticed.
 //!
-//! `benches/gate.tsv` has, for each: the row's name, two sizes, and the number of AArch64 instructions between them (of the whole run where
+//! `benches/gate.tsv` has, for each: the row's name (with `/warm`: with kept translations), two sizes, and the number of AArch64 instructions between them (of the whole run where
 //! the sizes are 0). Counts repeat to a few hundred instructions, so the allowance is for compilers, not for chance.
 
 use std::process::ExitCode;
@@ -34,7 +34,9 @@ fn parse(text: &str) -> Option<Vec<Gate>> {
 
 /// Instructions executed between the two sizes.
 fn count(bench: &Bench, gate: &Gate) -> Result<u64, String> {
-    let row = ROWS.iter().find(|row| row.name == gate.name).ok_or("there is no such row")?;
+    let (name, warm) = gate.name.strip_suffix("/warm").map_or((&gate.name[..], false), |name| (name, true));
+    let row = ROWS.iter().find(|row| row.name == name).ok_or("there is no such row")?;
+    let bench = &Bench { warm, ..bench.clone() };
     bench.build(row)?;
     let run = |size| bench.run(row, Side::Xrun, size).map(|run| run.cost);
     let [small, large] = gate.sizes;

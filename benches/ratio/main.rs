@@ -32,6 +32,7 @@ usage: make bench [INSN=DIR] [CPU=MODEL] [ARGS=\"...\"]
   --fresh         measure native and qemu-x86_64 again instead of using remembered counts
   --gate          count a few small runs with the log of qemu-aarch64-static, and fail if one takes more than is recorded in
                   benches/gate.tsv allows (BLESS=1 records)
+  --warm          measure xrun with what earlier runs of the same command kept of their translations
   --smoke         a few quick rows, small sizes, without qemu-x86_64: does it run at all
   --xrun FILE     the xrun to measure (default $XRUN, else target/aarch64-unknown-linux-gnu/release/xrun)
 ";
@@ -166,6 +167,7 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
             counter: Counter::Absent,
             timeout: 300,
             fresh: false,
+            warm: false,
             top,
         },
         filter: vec![],
@@ -187,6 +189,7 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
             "--timeout" => options.bench.timeout = value()?.parse().map_err(|e| format!("--timeout: {e}"))?,
             "--json" => json = Some(PathBuf::from(value()?)),
             "--fresh" => options.bench.fresh = true,
+            "--warm" => options.bench.warm = true,
             "--smoke" => (options.smoke, options.qemu) = (true, false),
             "--gate" => options.gate = true,
             "--xrun" => xrun = Some(value()?.into()),

@@ -34,6 +34,7 @@ pub enum Side {
     Xrun,
 }
 
+#[derive(Clone)]
 pub struct Bench {
     pub top: PathBuf,
     pub work: PathBuf,
@@ -42,6 +43,8 @@ pub struct Bench {
     pub counter: Counter,
     pub timeout: u32,
     pub fresh: bool,
+    /// Measure xrun with the translations that runs of the same command kept, instead of keeping none.
+    pub warm: bool,
 }
 
 /// One run: its standard output, and its price in instructions (or nanoseconds without a counter).
@@ -135,9 +138,13 @@ impl Bench {
             Counter::Absent => {}
         }
         full.extend(argv);
-        let start = Instant::now();
         let mut command = Command::new(&full[0]);
         command.args(&full[1..]).env_clear().envs(env).stdin(Stdio::null());
+        // Loops are kept from the second run on.
+        for _ in 0..if self.warm && side == Side::Xrun { 3 } else { 0 } {
+            command.output().map_err(|e| format!("{:?}: {e}", full[0]))?;
+        }
+        let start = Instant::now();
         let (done, logged) = match self.counter {
             Counter::Log => counted(&mut command),
             _ => command.output().map(|done| (done, 0)),
@@ -237,6 +244,8 @@ impl Bench {
             // A stranger's configuration must not change counts.
             ("HOME".to_string(), "/nonexistent".into()),
         ];
+        let cache = if self.warm { self.work.join(format!("cache-{}", row.name)).into() } else { "off".into() };
+        env.push(("XRUN_CACHE".to_string(), cache));
         if side != Side::Qemu {
             // For programs the guest starts; qemu-x86_64 would take it for the model it shows the guest.
             env.push(("QEMU_CPU".to_string(), (&self.cpu).into()));

@@ -128,9 +128,12 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         0x8000_0008 => r[EAX] = 48 << 8 | 40,
         _ => {}
     }
-    for f in FEATURES.iter().filter(|f| f.leaf == leaf && (leaf != 7 || f.subleaf == subleaf)) {
-        if f.needs.iter().all(|&m| row(m).is_some()) {
-            r[f.register] |= 1 << f.bit;
+    // Programs ask for other leaves more often.
+    if matches!(leaf, 1 | 7 | EXTENDED) {
+        for f in FEATURES.iter().filter(|f| f.leaf == leaf && (leaf != 7 || f.subleaf == subleaf)) {
+            if f.needs.iter().all(|&m| row(m).is_some()) {
+                r[f.register] |= 1 << f.bit;
+            }
         }
     }
     r

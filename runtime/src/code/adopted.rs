@@ -64,6 +64,11 @@ impl Images {
         a.made[i as usize].get_or_insert_with(|| Box::new(a.image.region(i, a.code.start, a.first)))
     }
 
+    /// The guest address of its own entry.
+    pub fn start(&self, id: RegionId) -> Option<u64> {
+        self.0[((id & !ADOPTED) >> IN_IMAGE) as usize].image.start(id & (MOST_REGIONS - 1))
+    }
+
     /// Those tables, if they were asked for before.
     pub fn peek(&self, id: RegionId) -> Option<&Region> {
         self.0[((id & !ADOPTED) >> IN_IMAGE) as usize].made[(id & (MOST_REGIONS - 1)) as usize].as_deref()

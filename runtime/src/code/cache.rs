@@ -214,10 +214,12 @@ impl Cache {
 
     /// Where control goes that left by the stub whose data is at host address `data`, to guest address `pc`. What is known is linked.
     pub fn follow(&mut self, data: u64, pc: u64) -> Next {
-        let Some((id, from)) = self.region_at(data) else {
+        let Some(id) = self.id_at(data) else {
             return self.entry(pc).map_or(Next::Unknown { back: false }, Next::Known);
         };
-        let back = goes_back(from, pc);
+        let from =
+            if id & ADOPTED == 0 { Some(self.regions[id as usize].entries[0].guest) } else { self.images.start(id) };
+        let back = from.is_some_and(|from| goes_back(from, pc));
         match self.known(pc) {
             None => Next::Unknown { back },
             // Not linked yet, so that the next round is seen.
@@ -572,6 +574,7 @@ impl Cache {
             self.images.region(*id);
         });
         let mut seen: HashSet<u64, AddrBuild> = HashSet::default();
+        seen.reserve(2 * (self.regions.len() + own.len()));
         let mut pieces = Vec::new();
         let fresh = self.regions.iter().enumerate().map(|(n, r)| (n as RegionId, r));
         let adopted = own.iter().filter_map(|id| Some((*id, self.images.peek(*id)?)));
@@ -584,7 +587,7 @@ impl Cache {
                 && whole
                 && current(region.entries[0].guest)
                 && piece.fits(guest)
-                && region.pages().iter().all(|p| !written.contains(p))
+                && (written.is_empty() || region.pages().iter().all(|p| !written.contains(p)))
                 && seen.insert(region.entries[0].guest)
             {
                 pieces.push(piece);
@@ -605,9 +608,9 @@ impl Cache {
     }
 }
 
-/// Whether an exit of `from` to `pc` goes back from further on, so that a larger region there would have a loop in one piece.
-pub fn goes_back(from: &Region, pc: u64) -> bool {
+/// Whether an exit of the region at `from` to `pc` goes back from further on, so that a larger region there would have a loop in one piece.
+pub fn goes_back(from: u64, pc: u64) -> bool {
     /// Farther than a region reaches, a backward jump is no loop that fits one.
     const REACH: u64 = 2048;
-    from.entries[0].guest.wrapping_sub(pc) < REACH
+    from.wrapping_sub(pc) < REACH
 }

@@ -14,11 +14,12 @@
 //! | code | at a multiple of [`CODE_ALIGN`], to the end of the file |
 
 use crate::code::branch;
+use crate::code::cache::{AddrBuild, goes_back};
 use crate::code::region::{Link, NONE, PackedMark, Point, Region, RegionId};
 use crate::engine::Extent;
 use std::collections::HashMap;
 use std::ops::Range;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The host's page: there is no other size xrun runs with.
@@ -32,7 +33,7 @@ const MAGIC: [u8; 8] = *b"xrunimg\x01";
 #[repr(C)]
 pub struct Head {
     magic: [u8; 8],
-    /// XXH3 of the rest of the file.
+    /// See [`check`].
     check: u64,
     /// What the code was made from and for (see the parent module).
     key: [u64; 2],
@@ -198,9 +199,21 @@ pub enum Refused {
 /// A checked file.
 #[derive(Debug)]
 pub struct Image {
-    mapped: Mapped,
-    parts: Parts,
     head: Head,
+    /// Where the code is in the file.
+    code_at: usize,
+    records: &'static [Record],
+    points: &'static [DiskPoint],
+    links: &'static [DiskLink],
+    marks: &'static [PackedMark],
+    depends: &'static [Span],
+    incoming: &'static [Incoming],
+    index: &'static [Indexed],
+    ranges: &'static [Span],
+    content: &'static [u8],
+    code: &'static [u8],
+    /// What all these are slices of: none of them is given to others for longer than `self` lives.
+    _mapped: Mapped,
 }
 
 impl Image {
@@ -212,21 +225,29 @@ impl Image {
             return Err(Refused::Format);
         }
         let parts = Parts::of(&head);
-        if parts.code.end != bytes.len() || xxh3_64(&bytes[CHECKED_FROM..]) != head.check {
+        if parts.code.end != bytes.len() || check(bytes, &parts) != head.check {
             return Err(Refused::Damaged);
         }
         if head.key != key || head.guest != guest.start || head.guest.checked_add(head.len) != Some(guest.end) {
             return Err(Refused::Key);
         }
-        Ok(Image { mapped, parts, head })
-    }
-
-    fn table<T: FromBytes + Immutable + KnownLayout>(&self, part: &Range<usize>) -> &[T] {
-        self.mapped.bytes().get(part.clone()).and_then(|b| <[T]>::ref_from_bytes(b).ok()).unwrap_or_default()
-    }
-
-    fn records(&self) -> &[Record] {
-        self.table(&self.parts.records)
+        // SAFETY: the mapping lives as long as the image that it moves into, wherever that is.
+        let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(mapped.at, mapped.len) };
+        Ok(Image {
+            head,
+            code_at: parts.code.start,
+            records: table(bytes, &parts.records)?,
+            points: table(bytes, &parts.points)?,
+            links: table(bytes, &parts.links)?,
+            marks: table(bytes, &parts.marks)?,
+            depends: table(bytes, &parts.depends)?,
+            incoming: table(bytes, &parts.incoming)?,
+            index: table(bytes, &parts.index)?,
+            ranges: table(bytes, &parts.ranges)?,
+            content: table(bytes, &parts.content)?,
+            code: table(bytes, &parts.code)?,
+            _mapped: mapped,
+        })
     }
 
     pub fn guest(&self) -> Range<u64> {
@@ -240,18 +261,18 @@ impl Image {
 
     /// All code.
     pub fn code(&self) -> &[u8] {
-        self.mapped.bytes().get(self.parts.code.clone()).unwrap_or_default()
+        self.code
     }
 
     /// Where it is in the file.
     pub fn code_offset(&self) -> u64 {
-        self.parts.code.start as u64
+        self.code_at as u64
     }
 
     /// The guest ranges the code was made from, and what was in them.
     pub fn content(&self) -> impl Iterator<Item = (Range<u64>, &[u8])> {
-        let mut rest: &[u8] = self.table(&self.parts.content);
-        self.table::<Span>(&self.parts.ranges).iter().map(move |s| {
+        let mut rest = self.content;
+        self.ranges.iter().map(move |s| {
             let (now, after) = rest.split_at_checked(s.len as usize).unwrap_or_default();
             rest = after;
             (self.range(s), now)
@@ -263,9 +284,15 @@ impl Image {
         start..start + u64::from(s.len)
     }
 
+    /// The guest address of region `i`'s own entry.
+    pub fn start(&self, i: u32) -> Option<u64> {
+        let point = self.points.get(self.records.get(i as usize)?.entries as usize)?;
+        Some(self.head.guest + u64::from(point.guest))
+    }
+
     /// All regions with their words, not to be run where they are.
     pub fn regions(&self) -> Vec<(Region, &[u32])> {
-        let words: &[u32] = self.table(&self.parts.code);
+        let words = <[u32]>::ref_from_bytes(self.code).unwrap_or_default();
         let all = (0..self.count()).map(|i| self.region(i, 0, 0));
         all.filter_map(|r| {
             let at = r.start as usize / 4;
@@ -277,7 +304,7 @@ impl Image {
 
     /// The region whose code holds the byte at `offset`.
     pub fn region_at(&self, offset: u32) -> Option<u32> {
-        let records = self.records();
+        let records = self.records;
         let i = records.partition_point(|r| r.code <= offset).checked_sub(1)?;
         (i < self.head.regions as usize && offset - records[i].code < records[i].bytes).then_some(i as u32)
     }
@@ -285,9 +312,8 @@ impl Image {
     /// The entry for `guest`: the offset of its code, and its region.
     pub fn entry(&self, guest: u64) -> Option<(u32, u32)> {
         let at = u32::try_from(guest.checked_sub(self.head.guest)?).ok()?;
-        let index: &[Indexed] = self.table(&self.parts.index);
-        let i = index.binary_search_by_key(&at, |x| x.guest).ok()?;
-        Some((index[i].host, index[i].region))
+        let i = self.index.binary_search_by_key(&at, |x| x.guest).ok()?;
+        Some((self.index[i].host, self.index[i].region))
     }
 
     /// Whether region `i` was made from any byte of `range`.
@@ -296,26 +322,21 @@ impl Image {
     }
 
     fn depends(&self, i: u32) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.of::<Span>(i, &self.parts.depends, |r| r.depends).iter().map(|s| self.range(s))
+        self.of(i, self.depends, |r| r.depends).iter().map(|s| self.range(s))
     }
 
     /// The part of a table that is region `i`'s.
-    fn of<T: FromBytes + Immutable + KnownLayout>(
-        &self,
-        i: u32,
-        part: &Range<usize>,
-        from: fn(&Record) -> u32,
-    ) -> &[T] {
-        let ends = self.records().get(i as usize..i as usize + 2);
-        ends.and_then(|r| self.table::<T>(part).get(from(&r[0]) as usize..from(&r[1]) as usize)).unwrap_or_default()
+    fn of<T>(&self, i: u32, table: &'static [T], from: fn(&Record) -> u32) -> &[T] {
+        let ends = self.records.get(i as usize..i as usize + 2);
+        ends.and_then(|r| table.get(from(&r[0]) as usize..from(&r[1]) as usize)).unwrap_or_default()
     }
 
     /// The tables of region `i`, with the image's code at host address `code` and the image's regions known by `first` and on.
     /// `i` is less than [`Image::count`].
     pub fn region(&self, i: u32, code: u64, first: RegionId) -> Region {
-        let r = self.records()[i as usize];
+        let r = self.records[i as usize];
         let point = |p: &DiskPoint| Point { offset: p.offset, guest: self.head.guest + u64::from(p.guest) };
-        let points: &[DiskPoint] = self.of(i, &self.parts.points, |r| r.entries);
+        let points = self.of(i, self.points, |r| r.entries);
         let (entries, landings) =
             points.split_at(r.landings.saturating_sub(r.entries).min(points.len() as u32) as usize);
         let link = |l: &DiskLink| Link {
@@ -335,19 +356,26 @@ impl Image {
             rounds: 0,
             entries: entries.iter().map(point).collect(),
             landings: landings.iter().map(point).collect(),
-            links: self.of(i, &self.parts.links, |r| r.links).iter().map(link).collect(),
-            incoming: self
-                .of::<Incoming>(i, &self.parts.incoming, |r| r.incoming)
-                .iter()
-                .map(|x| (first + x.region, x.link))
-                .collect(),
+            links: self.of(i, self.links, |r| r.links).iter().map(link).collect(),
+            incoming: self.of(i, self.incoming, |r| r.incoming).iter().map(|x| (first + x.region, x.link)).collect(),
             depends: self.depends(i).collect(),
-            marks: self.of(i, &self.parts.marks, |r| r.marks).into(),
+            marks: self.of(i, self.marks, |r| r.marks).into(),
             far: Box::default(),
             mended: false,
             back: None,
         }
     }
+}
+
+/// A part of the file as the table it is.
+fn table<'a, T: FromBytes + Immutable + KnownLayout>(bytes: &'a [u8], part: &Range<usize>) -> Result<&'a [T], Refused> {
+    bytes.get(part.clone()).and_then(|b| <[T]>::ref_from_bytes(b).ok()).ok_or(Refused::Format)
+}
+
+/// The checksum: of all that follows it but `content`, which is compared with what it should be.
+fn check(bytes: &[u8], parts: &Parts) -> u64 {
+    let code = xxh3_64(&bytes[parts.content.end..]);
+    xxh3_64_with_seed(&bytes[CHECKED_FROM..parts.content.start], code)
 }
 
 /// A region to be kept: its tables, and its words as they are now.
@@ -382,7 +410,8 @@ pub fn build(
     // Where each region's code comes to lie, and what leads where.
     let mut starts = Vec::with_capacity(pieces.len());
     let mut code_len = 0usize;
-    let mut entries: HashMap<u64, (u32, u32), crate::code::cache::AddrBuild> = HashMap::default();
+    let mut entries: HashMap<u64, (u32, u32), AddrBuild> = HashMap::default();
+    entries.reserve(2 * pieces.len());
     for (n, p) in pieces.iter().enumerate() {
         starts.push(code_len as u32);
         let own = p.region.entries.first()?;
@@ -416,7 +445,8 @@ pub fn build(
         let all = r.entries.iter().chain(&*r.landings);
         points.extend(all.map(|x| DiskPoint { offset: x.offset, guest: rel(x.guest) }));
         marks.extend_from_slice(&r.marks);
-        depends.extend(r.depends.iter().map(|d| Span { start: rel(d.start), len: (d.end - d.start) as u32 }));
+        let spans = r.depends.iter().map(|d| Span { start: rel(d.start), len: (d.end - d.start) as u32 });
+        depends.extend(merged(spans.collect(), 0));
         let words = &mut code[start as usize / 4..start as usize / 4 + p.words.len()];
         words.copy_from_slice(p.words);
         unlink(words, &r.links)?;
@@ -424,7 +454,7 @@ pub fn build(
             let to = (l.inside == NONE).then(|| entries.get(&l.target)).flatten().filter(|(_, to)| {
                 // As `Cache::follow`: rounds of what may be a loop are to be seen.
                 let head = pieces[*to as usize].region.extent == Extent::Cold;
-                !(head && crate::code::cache::goes_back(r, l.target))
+                !(head && goes_back(r.entries[0].guest, l.target))
             });
             let mut disk =
                 DiskLink { site: l.site, stub: l.stub, target: rel(l.target), inside: l.inside, to: NONE, saved: 0 };
@@ -476,7 +506,7 @@ pub fn build(
         entries.iter().map(|(&g, &(host, region))| Indexed { guest: rel(g), host, region }).collect();
     index.sort_unstable_by_key(|x| x.guest);
 
-    let ranges = merged(&depends);
+    let ranges = merged(depends.clone(), NEAR);
     let mut content = vec![0; ranges.iter().map(|s| s.len as usize).sum()];
     let mut at = 0;
     for s in &ranges {
@@ -522,7 +552,7 @@ pub fn build(
     }
     file.resize(parts.code.start, 0);
     file.extend_from_slice(code.as_bytes());
-    head.check = xxh3_64(&file[CHECKED_FROM..]);
+    head.check = check(&file, &parts);
     file[..size_of::<Head>()].copy_from_slice(head.as_bytes());
     Some(file)
 }
@@ -540,20 +570,21 @@ fn unlink(words: &mut [u32], links: &[Link]) -> Option<()> {
     Some(())
 }
 
-/// The union of the spans, in order.
-fn merged(spans: &[Span]) -> Vec<Span> {
-    let mut sorted: Vec<Span> = spans.iter().copied().filter(|s| s.len != 0).collect();
-    sorted.sort_unstable_by_key(|s| s.start);
-    let mut out: Vec<Span> = Vec::new();
-    for s in sorted {
-        match out.last_mut() {
-            Some(last) if s.start <= last.start + last.len => {
-                last.len = last.len.max(s.start + s.len - last.start);
-            }
-            _ => out.push(s),
+/// Code that is no farther apart than this is compared in one piece.
+const NEAR: u32 = 64;
+
+/// The union of the spans, in order; with what is between any that are no farther apart than `near`.
+fn merged(mut spans: Vec<Span>, near: u32) -> Vec<Span> {
+    spans.retain(|s| s.len != 0);
+    spans.sort_unstable_by_key(|s| s.start);
+    spans.dedup_by(|s, last| {
+        let touch = s.start <= last.start.saturating_add(last.len).saturating_add(near);
+        if touch {
+            last.len = last.len.max(s.start + s.len - last.start);
         }
-    }
-    out
+        touch
+    });
+    spans
 }
 
 #[cfg(test)]
@@ -634,7 +665,11 @@ mod tests {
         for n in 0..good.len() {
             let mut bad = good.clone();
             bad[n] ^= 1;
-            assert!(open("bad", &bad, [1, 2]).is_err(), "byte {n}");
+            let Ok(image) = open("bad", &bad, [1, 2]) else { continue };
+            assert!(
+                n >= CHECKED_FROM && !image.content().eq(open("good", &good, [1, 2]).expect("good").content()),
+                "byte {n}"
+            );
         }
         for n in 1..good.len() {
             assert!(open("short", &good[..n], [1, 2]).is_err(), "{n} bytes");
@@ -644,6 +679,8 @@ mod tests {
     #[test]
     fn spans_that_touch_are_one() {
         let s = |start, len| Span { start, len };
-        assert_eq!(merged(&[s(10, 5), s(0, 0), s(2, 3), s(5, 1), s(12, 1)]), [s(2, 4), s(10, 5)]);
+        let all = vec![s(10, 5), s(0, 0), s(2, 3), s(5, 1), s(12, 1)];
+        assert_eq!(merged(all.clone(), 0), [s(2, 4), s(10, 5)]);
+        assert_eq!(merged(all, 4), [s(2, 13)]);
     }
 }

@@ -89,9 +89,9 @@ fn open() -> Option<Store> {
     if !config::get().cache || loader::host_auxv(libc::AT_SECURE) != 0 {
         return None;
     }
+    let path = dir::path()?;
     let mut maker = own_build_id()?.to_vec();
     maker.extend(engine::installed()?.options());
-    let path = dir::path()?;
     let secret = Dir::make(&path).and_then(|d| d.secret()).ok()?;
     Some(Store { path, secret, maker })
 }
@@ -210,8 +210,12 @@ fn open_image(dir: &Dir, m: &Module, key: [u64; 2]) -> Option<(std::fs::File, Im
 /// Whether guest memory holds what the image was made from. Watches it first.
 fn is_current(image: &Image) -> bool {
     let mut buf = [0u8; 4096];
+    let mut watched = 0;
     image.content().all(|(range, want)| {
-        memory::protect_code(range.clone());
+        if range.end > watched {
+            memory::protect_code(range.start.max(watched)..range.end);
+            watched = range.end.next_multiple_of(memory::host::PAGE);
+        }
         want.chunks(buf.len()).zip((range.start..).step_by(buf.len())).all(|(want, at)| {
             let got = &mut buf[..want.len()];
             access::read_some(at, got) == got.len() && got == want
