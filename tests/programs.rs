@@ -202,6 +202,7 @@ fn run(setup: &Setup, case: &Case, model: Option<&str>) -> Result<Outcome, Strin
         .env("TMPDIR", dir.join("tmp"))
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
+        .env("XRUN_CACHE", setup.top.join("target/tests/kept"))
         .env("BB", root.join("usr/bin/busybox"))
         .env("TEXT", setup.top.join("target/data/text"))
         .env("PYTHONHOME", root.join("usr"))

@@ -91,8 +91,20 @@ pub const SMOKE: &[&str] = &[
 pub const ROWS: &[Row] = &[
     Row { name: "hello", kind: Kind::Startup, program: Program::Source, small: 0, large: 0 },
     Row { name: "true", kind: Kind::Startup, program: Program::Tool("usr/bin/true", &[]), small: 0, large: 0 },
-    Row { name: "perl-start", kind: Kind::Startup, program: Program::Tool("usr/bin/perl", &["-e", "1"]), small: 0, large: 0 },
-    Row { name: "python-start", kind: Kind::Startup, program: Program::Tool("usr/bin/python3", &["-c", "pass"]), small: 0, large: 0 },
+    Row {
+        name: "perl-start",
+        kind: Kind::Startup,
+        program: Program::Tool("usr/bin/perl", &["-e", "1"]),
+        small: 0,
+        large: 0,
+    },
+    Row {
+        name: "python-start",
+        kind: Kind::Startup,
+        program: Program::Tool("usr/bin/python3", &["-c", "pass"]),
+        small: 0,
+        large: 0,
+    },
     source("hash", Kind::Integer, 120, 480),
     source("sieve", Kind::Integer, 10, 40),
     source("crc", Kind::Integer, 50, 200),

@@ -122,14 +122,14 @@ fn identity(fd: i32) -> Option<Identity> {
     let mut head = [0u8; 4096];
     // SAFETY: the buffer is valid for its length; an all-zero stat is a valid value and outlives the call.
     let (n, st) = unsafe {
-        let n = libc::pread(fd, head.as_mut_ptr().cast(), head.len(), 0);
         let mut st: libc::stat = std::mem::zeroed();
-        if n < 64 || libc::fstat(fd, &mut st) != 0 {
+        // Reading from a device may do something.
+        if libc::fstat(fd, &mut st) != 0 || st.st_mode & libc::S_IFMT != libc::S_IFREG {
             return None;
         }
-        (n as usize, st)
+        (libc::pread(fd, head.as_mut_ptr().cast(), head.len(), 0), st)
     };
-    let head = &head[..n];
+    let head = head.get(..usize::try_from(n).ok()?)?;
     if !head.starts_with(b"\x7fELF") {
         return None;
     }
