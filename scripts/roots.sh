@@ -68,6 +68,22 @@ finish() { # what maintainer scripts would have done
     cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
 }
 
+# Perl's own tests, from its source package, beside the library of the installed one: $1/srv/perl/t and lib.
+perl_tests() {
+    local root=$1 dir=$PWD/target/debs/perl uri
+    local apt=(-q -o Dir::Etc::sourcelist="$dir/list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$dir/lists" -o APT::Sandbox::User=)
+    mkdir -p "$dir/lists/partial" "$root/srv/perl/lib"
+    if ! compgen -G "$dir/perl_*.orig.tar.xz" >/dev/null; then
+        say "perl's tests: downloading its source (about 14 MB)"
+        uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Component: main' 'Created-By: Packages' | head -n 1)
+        echo "deb-src $uri bookworm main" >"$dir/list"
+        apt-get "${apt[@]}" update >/dev/null
+        (cd "$dir" && apt-get "${apt[@]}" source --download-only perl >/dev/null)
+    fi
+    tar -xJf "$dir"/perl_*.orig.tar.xz -C "$root/srv/perl" --strip-components=1 --wildcards '*/t'
+    cp -a "$root"/usr/share/perl/5.*.*/. "$root"/usr/lib/*/perl/5.*.*/. "$root"/usr/lib/*/perl-base/. "$root/srv/perl/lib/"
+}
+
 mkdir -p target
 for what in "${wanted[@]}"; do
     root=target/roots/$what
@@ -91,6 +107,7 @@ for what in "${wanted[@]}"; do
             rm -rf "$root"
             unpack "$root" "${debs[@]}"
             finish "$root"
+            case "$what" in programs-*) perl_tests "$root" ;; esac
             ;;
         peers)
             say "peers: downloading qemu-user for arm64 (about 18 MB)"

@@ -229,3 +229,36 @@ pub fn sync(at: u64, len: usize) {
 /// Elsewhere the bytes are data.
 #[cfg(not(target_arch = "aarch64"))]
 pub fn sync(_at: u64, _len: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn code_comes_from_files_and_goes_again() {
+        let path = std::env::temp_dir().join(format!("xrun-arena-{}", std::process::id()));
+        let bytes: Vec<u8> = (0..5000u32).flat_map(|n| n.to_le_bytes()).collect();
+        let mut file =
+            std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).expect("made");
+        file.write_all(&[0; PAGE]).and_then(|()| file.write_all(&bytes)).expect("written");
+        let _ = std::fs::remove_file(path);
+        let mut arena = Arena::new(4 << 20).expect("memory");
+        let word = arena.take(1).expect("space");
+        // One that cannot be mapped (no file) is copied.
+        for fd in [file.as_raw_fd(), -1] {
+            let at = arena.map(fd, PAGE as u64, &bytes).expect("space");
+            assert!(at > word && at.is_multiple_of(PAGE as u64));
+            assert_eq!(arena.words(at, 20_000).iter().zip(0..).filter(|(w, n)| **w != *n).count(), 0);
+            // Patches are this process's own, and space goes on behind.
+            arena.patch(at, 77);
+            assert!(arena.take(1).expect("space") >= at + 20_000);
+        }
+        let large = vec![0; 4 << 20];
+        assert_eq!(arena.map(-1, 0, &large), None);
+        arena.reset();
+        let at = arena.map(file.as_raw_fd(), PAGE as u64, &bytes).expect("space");
+        assert_eq!(arena.read(at), 0);
+    }
+}
