@@ -7,6 +7,7 @@
 //! instruction at one: what a barrier or a divide costs on silicon it does not say.
 
 mod gate;
+mod plot;
 mod report;
 mod rows;
 mod run;
@@ -29,6 +30,7 @@ usage: make bench [INSN=DIR] [CPU=MODEL] [ARGS=\"...\"]
   --jobs N        rows at a time (default: number of processors)
   --timeout S     seconds for one run (default 300)
   --json FILE     where to write the results (default target/bench/results.json)
+  --svg FILE      where to draw them, if at all
   --fresh         measure native and qemu-x86_64 again instead of using remembered counts
   --gate          count a few small runs with the log of qemu-aarch64-static, and fail if one takes more than is recorded in
                   benches/gate.tsv allows (BLESS=1 records)
@@ -43,6 +45,7 @@ struct Options {
     qemu: bool,
     jobs: usize,
     json: PathBuf,
+    svg: Option<PathBuf>,
     smoke: bool,
     gate: bool,
 }
@@ -97,6 +100,13 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("written: {}", options.json.display());
+    if let Some(file) = &options.svg {
+        let title = format!("AArch64 instructions executed, native = 1 (slopes, -cpu {})", options.bench.cpu);
+        if let Err(e) = std::fs::write(file, plot::svg(&title, &lines)) {
+            eprintln!("bench: {}: {e}", file.display());
+            return ExitCode::FAILURE;
+        }
+    }
     match lines.iter().filter(|line| line.xrun.is_err()).count() {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -174,6 +184,7 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
         qemu: true,
         jobs: std::thread::available_parallelism().map_or(1, |n| n.get()),
         json: PathBuf::new(),
+        svg: None,
         smoke: false,
         gate: false,
     };
@@ -188,6 +199,7 @@ fn parse(args: Vec<String>) -> Result<Options, String> {
             "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
             "--timeout" => options.bench.timeout = value()?.parse().map_err(|e| format!("--timeout: {e}"))?,
             "--json" => json = Some(PathBuf::from(value()?)),
+            "--svg" => options.svg = Some(value()?.into()),
             "--fresh" => options.bench.fresh = true,
             "--warm" => options.bench.warm = true,
             "--smoke" => (options.smoke, options.qemu) = (true, false),

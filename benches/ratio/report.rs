@@ -38,7 +38,7 @@ impl Line {
     }
 
     /// Ratio of the slopes between the two sizes, where both sides have two.
-    fn slope(&self, side: &Costs) -> Option<f64> {
+    pub fn slope(&self, side: &Costs) -> Option<f64> {
         let (native, side) = (self.native.as_ref().ok()?, side.as_ref().ok()?);
         let ([n0, n1], [s0, s1]) = (&native[..], &side[..]) else { return None };
         (n1 > n0 && s1 > s0).then(|| (s1 - s0) as f64 / (n1 - n0) as f64)
