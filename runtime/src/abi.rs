@@ -66,6 +66,8 @@ pub const CALL_DIRECT: u32 = 1 << 31;
 pub const CALL_LONG: u32 = 1 << 30;
 /// Some of them are pointers.
 pub const CALL_POINTERS: u32 = 1 << 29;
+/// In place of all this: rt_sigreturn, which the thunk carries out itself.
+pub const CALL_SIGRETURN: u32 = 1 << 28;
 
 /// Runtime entry points translated code reaches by `ldr x8, [x28, #thunks + 8*n]; blr x8` (or `br`).
 /// All but the helpers, and most system calls, end the run: they store all pinned registers to `CpuState` and return to the dispatcher.
@@ -78,7 +80,8 @@ pub enum Thunk {
     /// An indirect branch that missed the lookup. x0 = guest target.
     Indirect = 1,
     /// SYSCALL. x0 = guest address of the next instruction, all flags as at a region boundary; `blr` with a landing for that instruction after it.
-    /// A call that the host takes as it is comes back there, with only RAX, RCX, R11 and x0-x9 changed; any other ends the run.
+    /// A call that the host takes as it is comes back there, with only RAX, RCX, R11 and x0-x9 changed; rt_sigreturn goes on where it leads; any other
+    /// ends the run.
     Syscall = 2,
     /// An instruction the guest may not execute or that traps. x0 = its guest address, x1 = [`crate::engine::Trap`].
     Trap = 3,

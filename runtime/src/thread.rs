@@ -439,7 +439,7 @@ impl Thread {
                 next = None;
                 continue;
             }
-            let alone = self.host.step != 0 || self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0;
+            let alone = self.is_stepping();
             let found = match next.take() {
                 Some(f) if !alone => Ok(f),
                 _ if alone => code::single(self, self.cpu.rip),
@@ -450,6 +450,11 @@ impl Thread {
                 Err(e) => self.cannot_fetch(e),
             }
         }
+    }
+
+    /// Whether instructions are to be run one at a time.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.host.step != 0 || self.cpu.other_flags & u64::from(Eflags::TF.bits()) != 0
     }
 
     /// Enters translated code and handles how it ended. Returns where to go on, if that is known without looking.

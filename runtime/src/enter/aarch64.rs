@@ -41,7 +41,6 @@ const _: () = {
     }
     assert!(crate::abi::STATE == 28 && crate::abi::SHADOW == 18 && crate::abi::PF == 10 && crate::abi::AF == 11);
     assert!(offset_of!(CpuState, af) == offset_of!(CpuState, pf) + 8);
-    assert!(offset_of!(CpuState, guest_fpcr) == offset_of!(CpuState, host_fpcr) + 8);
     assert!(offset_of!(CpuState, other_flags) == offset_of!(CpuState, df) + 8);
     assert!(offset_of!(Thread, cpu) == 0);
 };
@@ -84,7 +83,8 @@ std::arch::global_asm!(
     .endm
     // Everything pinned from CpuState, the guest's FPCR included. Uses x3, x4.
     .macro xrun_load
-        ldp x3, x4, [x28, #{fpcr}]
+        mrs x3, fpcr
+        ldr x4, [x28, #{guest_fpcr}]
         cmp x3, x4
         b.eq 1f
         msr fpcr, x4
@@ -99,10 +99,11 @@ std::arch::global_asm!(
     .endm
     // The host's FPCR, if the guest's differs. Uses x3, x4, NZCV.
     .macro xrun_host_fpcr
-        ldp x3, x4, [x28, #{fpcr}]
+        mrs x3, fpcr
+        ldr x4, [x28, #{host_fpcr}]
         cmp x3, x4
         b.eq 1f
-        msr fpcr, x3
+        msr fpcr, x4
     1:
     .endm
 
@@ -187,7 +188,7 @@ xrun_syscall:
     cbnz x1, xrun_syscall_slow
     ldr x1, [x28, #{calls}]
     ldr w8, [x1, x19, lsl #2]
-    tbz w8, #{direct_bit}, xrun_syscall_slow
+    tbz w8, #{direct_bit}, 8f
     tbnz w8, #{pointers_bit}, 6f
     // RCX and R11 as SYSCALL leaves them (SDM vol. 2); R11 is put together as `CpuState::eflags` does it.
 2:  mov x20, x0
@@ -277,6 +278,16 @@ xrun_syscall_slow:
     xrun_pointer 20, x27
     xrun_pointer 21, x29
     b 2b
+    // rt_sigreturn: registers come from the frame, and code at the place it leads to is entered as from the dispatcher.
+8:  tbz w8, #{sigreturn_bit}, xrun_syscall_slow
+    xrun_store
+    str x0, [x28, #{rip}]
+    xrun_host_fpcr
+    mov x0, x28
+    bl xrun_sigreturn
+    mov x1, x0
+    cbnz x0, xrun_window
+    b xrun_leave
 
     .global xrun_trap
     .hidden xrun_trap
@@ -394,12 +405,14 @@ xrun_pure_out_end:
     direct_bit = const crate::abi::CALL_DIRECT.trailing_zeros(),
     long_bit = const crate::abi::CALL_LONG.trailing_zeros(),
     pointers_bit = const crate::abi::CALL_POINTERS.trailing_zeros(),
+    sigreturn_bit = const crate::abi::CALL_SIGRETURN.trailing_zeros(),
     efault = const libc::EFAULT,
     protected = sym crate::memory::PROTECTED,
     eintr = const libc::EINTR,
     signal_bit = const crate::thread::pending::SIGNAL.trailing_zeros(),
     xmm = const offset_of!(CpuState, xmm),
-    fpcr = const offset_of!(CpuState, host_fpcr),
+    host_fpcr = const offset_of!(CpuState, host_fpcr),
+    guest_fpcr = const offset_of!(CpuState, guest_fpcr),
     fpsr = const offset_of!(CpuState, guest_fpsr),
     host_sp = const offset_of!(CpuState, host_sp),
     reason = const offset_of!(CpuState, exit_reason),

@@ -50,6 +50,13 @@ pub fn set_mxcsr(cpu: &mut CpuState, mxcsr: u32) {
     cpu.unmasked = unmasked(mxcsr);
 }
 
+/// The same, when `cpu` runs already.
+pub fn change_mxcsr(cpu: &mut CpuState, mxcsr: u32) {
+    if mxcsr != cpu.mxcsr {
+        set_mxcsr(cpu, mxcsr);
+    }
+}
+
 /// Whether guest code has run with FPCR.FZ set and FPCR.AH clear. Then AArch64's comparisons take denormals for zeros, but selecting one of the
 /// operands hands it on
 /// as it is, so code for MIN and MAX that picks by a comparison has a denormal to flush.
@@ -81,6 +88,9 @@ const fn unmasked(mxcsr: u32) -> u32 {
 /// The sticky exception flags of MXCSR (bits 0-5) that `fpsr` has accumulated.
 pub const fn flags_of(fpsr: u64) -> u32 {
     let f = fpsr as u32;
+    if f & FPSR_STICKY as u32 == 0 {
+        return 0;
+    }
     let (ioc, dzc, ofc, ufc, ixc, idc) = (f & 1, f >> 1 & 1, f >> 2 & 1, f >> 3 & 1, f >> 4 & 1, f >> 7 & 1);
     // x86 notes an underflow only when the result is inexact too; flushing to zero, AArch64 notes the underflow alone.
     ioc | idc << 1 | dzc << 2 | ofc << 3 | ufc << 4 | (ixc | ufc) << 5

@@ -37,14 +37,15 @@ mod imp {
     }
 
     pub fn place(pc: u64) -> Place {
-        if within(pc, xrun_window, xrun_window_end) {
+        // First what is asked for by signals that threads send themselves.
+        if within(pc, xrun_call_done, xrun_call_end) {
+            Place::Called
+        } else if within(pc, xrun_call, xrun_call_done) {
+            Place::Calling
+        } else if within(pc, xrun_window, xrun_window_end) {
             Place::Entering
         } else if within(pc, xrun_out, xrun_out_end) || within(pc, xrun_pure_out, xrun_pure_out_end) {
             Place::HelperOut
-        } else if within(pc, xrun_call, xrun_call_done) {
-            Place::Calling
-        } else if within(pc, xrun_call_done, xrun_call_end) {
-            Place::Called
         } else {
             Place::Elsewhere
         }
@@ -52,6 +53,10 @@ mod imp {
 
     pub fn leave() -> u64 {
         xrun_leave as *const () as u64
+    }
+
+    pub fn window() -> u64 {
+        xrun_window as *const () as u64
     }
 
     pub fn call_again() -> u64 {
@@ -102,6 +107,9 @@ mod imp {
     pub fn leave() -> u64 {
         0
     }
+    pub fn window() -> u64 {
+        0
+    }
     pub fn call_again() -> u64 {
         0
     }
@@ -129,6 +137,12 @@ pub fn place(pc: u64) -> Place {
 /// sp its `host_sp`.
 pub fn leave() -> u64 {
     imp::leave()
+}
+
+/// Where a handler sends a thread to go on with the state as `CpuState` has it, at the host address in x1, unless something is pending. x28 and sp as for
+/// [`leave`].
+pub fn window() -> u64 {
+    imp::window()
 }
 
 /// Where a handler sends a thread that is in [`Place::Calling`]: the call is left to the dispatcher.

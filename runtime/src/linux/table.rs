@@ -5,7 +5,7 @@
 
 use super::errno::Answer;
 use super::rows::ROWS;
-use crate::abi::{CALL_DIRECT, CALL_LONG, CALL_POINTERS, CALLS_BITS};
+use crate::abi::{CALL_DIRECT, CALL_LONG, CALL_POINTERS, CALL_SIGRETURN, CALLS_BITS};
 use crate::thread::{Calls, Thread};
 
 /// Answers one system call. Arguments are the guest's six, in order.
@@ -139,7 +139,10 @@ static BY_NUMBER: [u16; END] = {
 };
 const NONE: u16 = u16::MAX;
 
-/// The calls that the syscall thunk makes itself: all that are passed on as they are.
+/// rt_sigreturn's number on x86_64.
+const RT_SIGRETURN: i64 = 15;
+
+/// The calls that the syscall thunk makes itself: all that are passed on as they are, and rt_sigreturn.
 pub static DIRECT: Calls = {
     let mut t = [0; 1 << CALLS_BITS];
     let mut i = 0;
@@ -150,6 +153,9 @@ pub static DIRECT: Calls = {
             let long = if r.args.len() > 3 { CALL_LONG } else { 0 };
             let pointers = if r.pointers != 0 { CALL_POINTERS | (r.pointers as u32) << 16 } else { 0 };
             t[r.number as usize] = CALL_DIRECT | long | pointers | nr as u32;
+        }
+        if r.number as i64 == RT_SIGRETURN {
+            t[r.number as usize] = CALL_SIGRETURN;
         }
         i += 1;
     }

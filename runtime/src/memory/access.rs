@@ -5,6 +5,7 @@
 //! made wrong.
 
 use std::arch::global_asm;
+use std::mem::MaybeUninit;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -12,31 +13,52 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[cfg(target_arch = "aarch64")]
 global_asm!(
     ".macro xrun_guest_copy name",
+    ".globl \\name",
+    ".hidden \\name",
     "\\name:",
-    "2: cmp x2, #64",
+    "cmp x2, #16",
+    "b.lo 4f",
+    "cmp x2, #128",
     "b.lo 0f",
+    "2: ldp q0, q1, [x1], #64",
+    "ldp q2, q3, [x1, #-32]",
+    "ldp q4, q5, [x1], #64",
+    "ldp q6, q7, [x1, #-32]",
+    "stp q0, q1, [x0], #64",
+    "stp q2, q3, [x0, #-32]",
+    "stp q4, q5, [x0], #64",
+    "stp q6, q7, [x0, #-32]",
+    "sub x2, x2, #128",
+    "cmp x2, #128",
+    "b.hs 2b",
+    // What is left, by the bits of its size.
+    "0: tbz x2, #6, 1f",
+    "ldp q0, q1, [x1], #64",
+    "ldp q2, q3, [x1, #-32]",
+    "stp q0, q1, [x0], #64",
+    "stp q2, q3, [x0, #-32]",
+    "1: tbz x2, #5, 1f",
     "ldp q0, q1, [x1], #32",
-    "ldp q2, q3, [x1], #32",
     "stp q0, q1, [x0], #32",
-    "stp q2, q3, [x0], #32",
-    "sub x2, x2, #64",
-    "b 2b",
-    "0: cmp x2, #16",
-    "b.lo 1f",
-    "ldp x3, x4, [x1], #16",
-    "stp x3, x4, [x0], #16",
-    "sub x2, x2, #16",
-    "b 0b",
-    "1: cmp x2, #8",
-    "b.lo 3f",
+    "1: tbz x2, #4, 1f",
+    "ldr q0, [x1], #16",
+    "str q0, [x0], #16",
+    "1: tst x2, #15",
+    "b.eq 1f",
+    "4: tbz x2, #3, 3f",
     "ldr x3, [x1], #8",
     "str x3, [x0], #8",
-    "sub x2, x2, #8",
-    "3: cbz x2, xrun_guest_copy_done",
-    "ldrb w3, [x1], #1",
-    "strb w3, [x0], #1",
-    "sub x2, x2, #1",
-    "b 3b",
+    "3: tbz x2, #2, 3f",
+    "ldr w3, [x1], #4",
+    "str w3, [x0], #4",
+    "3: tbz x2, #1, 3f",
+    "ldrh w3, [x1], #2",
+    "strh w3, [x0], #2",
+    "3: tbz x2, #0, 1f",
+    "ldrb w3, [x1]",
+    "strb w3, [x0]",
+    "1: mov x2, #0",
+    "b xrun_guest_copy_done",
     ".endm",
     ".text",
     ".balign 16",
@@ -51,10 +73,14 @@ global_asm!(
 global_asm!(
     ".text",
     ".balign 16",
+    ".globl xrun_guest_read",
+    ".hidden xrun_guest_read",
     "xrun_guest_read:",
     "mov rcx, rdx",
     "rep movsb",
     "jmp xrun_guest_copy_done",
+    ".globl xrun_guest_write",
+    ".hidden xrun_guest_write",
     "xrun_guest_write:",
     "mov rcx, rdx",
     "rep movsb",
@@ -97,7 +123,7 @@ pub fn resume(pc: u64) -> Option<(Copying, u64)> {
 }
 
 /// Copies from the guest; the number of bytes that could be read. When not all, the tail of `buf` is unspecified and the
-/// count is exact to 64 bytes below a page boundary only.
+/// count is what was read rounded down to a multiple of 128.
 pub fn read_some(addr: u64, buf: &mut [u8]) -> usize {
     // SAFETY: `buf` is ours; a fault on the guest's side leaves through `resume`.
     let left = unsafe { xrun_guest_read(buf.as_mut_ptr(), addr as *const u8, buf.len()) };
@@ -117,10 +143,19 @@ pub fn write(addr: u64, buf: &[u8]) -> Result<(), BadAddress> {
 }
 
 /// Reads a plain value.
-pub fn get<T: FromBytes + IntoBytes>(addr: u64) -> Result<T, BadAddress> {
-    let mut v = T::new_zeroed();
-    read(addr, v.as_mut_bytes())?;
-    Ok(v)
+pub fn get<T: FromBytes>(addr: u64) -> Result<T, BadAddress> {
+    let mut v = MaybeUninit::<T>::uninit();
+    get_into(addr, &mut v)?;
+    // SAFETY: it was filled.
+    Ok(unsafe { v.assume_init() })
+}
+
+/// Reads a plain value to its place: for those too large to be moved.
+pub fn get_into<T: FromBytes>(addr: u64, place: &mut MaybeUninit<T>) -> Result<&mut T, BadAddress> {
+    // SAFETY: there is room for the bytes copied; a fault on the guest's side leaves through `resume`.
+    let left = unsafe { xrun_guest_read(place.as_mut_ptr().cast(), addr as *const u8, size_of::<T>()) };
+    // SAFETY: all bytes were written, and any are a `T`.
+    if left == 0 { Ok(unsafe { place.assume_init_mut() }) } else { Err(BadAddress(addr)) }
 }
 
 /// Writes a plain value.

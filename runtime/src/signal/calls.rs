@@ -1,10 +1,13 @@
 //! The system calls about signals. Sending (kill and its like) is the host kernel's as it is; what a thread does with signals
 //! is kept here, because the host must never block what the runtime needs.
 
+use crate::code::arena::probe;
+use crate::engine::ExitReason;
+use crate::enter::fp;
 use crate::linux::errno::{Answer, Errno};
 use crate::linux::raw;
-use crate::memory::access;
-use crate::state::gpr;
+use crate::memory::access::{self, BadAddress};
+use crate::state::{CpuState, gpr};
 use crate::thread::{Thread, pending};
 
 use super::frame::{self, StackT};
@@ -170,21 +173,51 @@ pub fn sigaltstack(t: &mut Thread, a: [u64; 6]) -> Answer {
 
 /// rt_sigreturn(): RSP is just above the frame's return address.
 pub fn rt_sigreturn(t: &mut Thread, _: [u64; 6]) -> Answer {
-    match frame::pop(&mut t.cpu, Features::of_engine()) {
-        Ok(r) => {
-            t.set_signal_mask(r.mask);
-            // As sigaltstack, but a stack in use is left alone and a bad one is no error.
-            let sp = t.cpu.gpr[gpr::RSP];
-            if !t.signal.on_altstack(sp) {
-                let s = r.altstack;
-                match s.flags & !SS_AUTODISARM {
-                    ALT_DISABLE => t.signal.altstack = StackT { sp: 0, size: 0, flags: s.flags, pad: 0 },
-                    0 | SS_ONSTACK if s.size >= MINSIGSTKSZ => t.signal.altstack = StackT { pad: 0, ..s },
-                    _ => {}
-                }
-            }
-        }
-        Err(bad) => super::force(t, libc::SIGSEGV, bad.0),
+    if let Err(bad) = restore(t) {
+        super::force(t, libc::SIGSEGV, bad.0);
     }
     Ok(t.cpu.gpr[gpr::RAX] as i64)
+}
+
+/// What rt_sigreturn does. On an error nothing has changed.
+fn restore(t: &mut Thread) -> Result<(), BadAddress> {
+    let r = frame::pop(&mut t.cpu, Features::of_engine())?;
+    if r.mask & !UNBLOCKABLE != t.signal.mask {
+        t.set_signal_mask(r.mask);
+    }
+    // As sigaltstack, but a stack in use is left alone and a bad one is no error.
+    let sp = t.cpu.gpr[gpr::RSP];
+    if !t.signal.on_altstack(sp) {
+        let s = r.altstack;
+        match s.flags & !SS_AUTODISARM {
+            ALT_DISABLE => t.signal.altstack = StackT { sp: 0, size: 0, flags: s.flags, pad: 0 },
+            0 | SS_ONSTACK if s.size >= MINSIGSTKSZ => t.signal.altstack = StackT { pad: 0, ..s },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// rt_sigreturn as the syscall thunk calls it, with RIP at the next instruction and everything else stored: the host address to go on at, or 0 to leave to the
+/// dispatcher with the reason that this sets.
+///
+/// # Safety
+/// `cpu` is the calling thread's, in the syscall thunk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xrun_sigreturn(cpu: *mut CpuState) -> u64 {
+    // SAFETY: `cpu` is the first field of the thread's record; the thunk holds no reference into it. A signal handler that
+    // interrupts this only queues.
+    let t = unsafe { &mut *cpu.cast::<Thread>() };
+    // What is bad about a frame the dispatcher's call finds out again, and raises.
+    let reason = if t.is_stepping() || restore(t).is_err() {
+        ExitReason::Syscall
+    } else {
+        let found = if t.is_stepping() || fp::is_special(&t.cpu) { None } else { probe(t.cpu.lookup, t.cpu.rip) };
+        if let Some((_, host)) = found {
+            return host;
+        }
+        ExitReason::Resume
+    };
+    t.cpu.exit_reason = reason as u64;
+    0
 }

@@ -3,9 +3,10 @@
 //!
 //! Layout and copying only: which signal is delivered and what the mask becomes is the parent module's business.
 
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::enter::fp;
 use crate::helpers::x87::image::FxImage;
@@ -116,54 +117,52 @@ const RESTORED: Eflags =
 /// Which register state a frame carries, by what CPUID tells the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// OSXSAVE: the frame has the XSAVE extension.
-    pub xsave: bool,
-    pub avx: bool,
+    /// OSXSAVE: the frame has the XSAVE extension, with these components.
+    xsave: bool,
+    xfeatures: u64,
+    /// Size of the XSAVE area.
+    state_size: usize,
+    /// Size of everything above the frame proper.
+    math_size: usize,
 }
 
 impl Features {
+    pub const FXSAVE: Features = Features { xsave: false, xfeatures: 0, state_size: 512, math_size: 512 };
+    pub const XSAVE: Features = Features::extended(XFEATURE_X87_SSE, YMM_OFFSET);
+    pub const AVX: Features = Features::extended(XFEATURE_X87_SSE | XFEATURE_YMM, YMM_OFFSET + YMM_SIZE);
+
+    const fn extended(xfeatures: u64, state_size: usize) -> Features {
+        Features { xsave: true, xfeatures, state_size, math_size: state_size + 4 }
+    }
+
     /// Those of the installed engine.
-    pub fn of_engine() -> Features {
-        static FEATURES: OnceLock<Features> = OnceLock::new();
-        *FEATURES.get_or_init(|| {
-            let ecx = crate::engine::installed().map_or(0, |e| e.cpuid(1, 0)[2]);
-            Features { xsave: ecx >> 27 & 1 != 0, avx: ecx >> 27 & 3 == 3 }
+    pub fn of_engine() -> &'static Features {
+        static FEATURES: OnceLock<&Features> = OnceLock::new();
+        FEATURES.get_or_init(|| {
+            // OSXSAVE, AVX.
+            match crate::engine::installed().map_or(0, |e| e.cpuid(1, 0)[2]) >> 27 & 3 {
+                3 => &Features::AVX,
+                1 => &Features::XSAVE,
+                _ => &Features::FXSAVE,
+            }
         })
-    }
-
-    fn xfeatures(self) -> u64 {
-        if self.avx { XFEATURE_X87_SSE | XFEATURE_YMM } else { XFEATURE_X87_SSE }
-    }
-
-    /// Size of the XSAVE area.
-    fn state_size(self) -> usize {
-        match self {
-            Features { xsave: false, .. } => 512,
-            Features { avx: false, .. } => YMM_OFFSET,
-            _ => YMM_OFFSET + YMM_SIZE,
-        }
-    }
-
-    /// Size of everything above the frame proper.
-    fn math_size(self) -> usize {
-        self.state_size() + if self.xsave { 4 } else { 0 }
     }
 }
 
 /// AT_MINSIGSTKSZ: the most a frame can take, computed as the kernel does (init_sigframe_size): the frame, the padding of both
 /// alignments, the register state; a multiple of 16.
-pub fn min_stack(f: Features) -> u64 {
+pub fn min_stack(f: &Features) -> u64 {
     let frame = size_of::<Frame>() as u64;
-    (frame + 15 + 8 + 63 + f.math_size() as u64).next_multiple_of(16)
+    (frame + 15 + 8 + 63 + f.math_size as u64).next_multiple_of(16)
 }
 
 /// What a handler is called with.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub struct Call<'a> {
     pub signal: i32,
     pub handler: u64,
     pub restorer: u64,
-    pub info: SigInfo,
+    pub info: &'a SigInfo,
     /// The alternate stack as ucontext shows it.
     pub altstack: StackT,
     /// Top of the alternate stack, when the frame goes there.
@@ -176,24 +175,28 @@ pub struct Call {
     pub cr2: u64,
 }
 
-/// Where a frame for `call` would lie.
-pub fn place(cpu: &CpuState, call: &Call, f: Features) -> (u64, u64) {
+/// Where a frame for `call` would lie: itself, and the register state above it.
+pub fn place(cpu: &CpuState, call: &Call, f: &Features) -> (u64, u64) {
     let sp = match call.switch_to {
         Some(top) => top,
         None => cpu.gpr[gpr::RSP].wrapping_sub(RED_ZONE),
     };
-    let fpstate = sp.wrapping_sub(f.math_size() as u64) & !63;
+    let fpstate = sp.wrapping_sub(f.math_size as u64) & !63;
     let frame = (fpstate.wrapping_sub(size_of::<Frame>() as u64) & !15).wrapping_sub(8);
     (frame, fpstate)
 }
 
-/// Writes the frame and makes `cpu` enter the handler. On an error nothing of `cpu` has changed.
-pub fn push(cpu: &mut CpuState, call: &Call, f: Features) -> Result<(), BadAddress> {
-    let (at, fpstate) = place(cpu, call, f);
-    save_math(cpu, fpstate, f)?;
+/// Writes the frame at its [`place`] and makes `cpu` enter the handler. On an error nothing of `cpu` has changed. `math` is the thread's.
+pub fn push(
+    cpu: &mut CpuState,
+    math: &mut Math,
+    call: &Call,
+    f: &Features,
+    (at, fpstate): (u64, u64),
+) -> Result<(), BadAddress> {
+    math.fill(cpu, f);
+    access::write(fpstate, &math.as_bytes()[..f.math_size])?;
     let g = &cpu.gpr;
-    let mut high = [0; 8];
-    high.copy_from_slice(&g[gpr::R8..]);
     let frame = Frame {
         pretcode: call.restorer,
         uc: UContext {
@@ -201,7 +204,7 @@ pub fn push(cpu: &mut CpuState, call: &Call, f: Features) -> Result<(), BadAddre
             link: 0,
             stack: call.altstack,
             context: SigContext {
-                high,
+                high: std::array::from_fn(|n| g[gpr::R8 + n]),
                 rdi: g[gpr::RDI],
                 rsi: g[gpr::RSI],
                 rbp: g[gpr::RBP],
@@ -225,7 +228,7 @@ pub fn push(cpu: &mut CpuState, call: &Call, f: Features) -> Result<(), BadAddre
             },
             mask: call.mask,
         },
-        info: call.info,
+        info: *call.info,
     };
     access::put(at, &frame)?;
     cpu.gpr[gpr::RSP] = at;
@@ -234,8 +237,9 @@ pub fn push(cpu: &mut CpuState, call: &Call, f: Features) -> Result<(), BadAddre
     cpu.gpr[gpr::RDX] = at + std::mem::offset_of!(Frame, uc) as u64;
     cpu.gpr[gpr::RAX] = 0;
     cpu.rip = call.handler;
-    let flags = cpu.eflags() & !(Eflags::DF | Eflags::RF | Eflags::TF);
-    cpu.set_eflags(flags);
+    // As the kernel: DF, RF and TF go, the others stay.
+    cpu.df = 1;
+    cpu.other_flags &= !u64::from((Eflags::RF | Eflags::TF).bits());
     // A handler starts with floating point as a new program has it (fpu__clear_user_states).
     reset_math(cpu);
     Ok(())
@@ -248,12 +252,17 @@ pub struct Restored {
     pub altstack: StackT,
 }
 
-/// Undoes [`push`] from the frame whose return address has just been popped (RSP - 8). On an error `cpu` is not to be
-/// relied on: the kernel raises SIGSEGV then.
-pub fn pop(cpu: &mut CpuState, f: Features) -> Result<Restored, BadAddress> {
+/// Undoes [`push`] from the frame whose return address has just been popped (RSP - 8). On an error nothing has changed: the kernel raises SIGSEGV then.
+pub fn pop(cpu: &mut CpuState, f: &Features) -> Result<Restored, BadAddress> {
     let at = cpu.gpr[gpr::RSP].wrapping_sub(8);
-    let frame: Frame = access::get(at)?;
+    let mut frame = MaybeUninit::uninit();
+    let frame: &mut Frame = access::get_into(at, &mut frame)?;
     let c = &frame.uc.context;
+    if c.fpstate == 0 {
+        reset_math(cpu);
+    } else {
+        load_math(cpu, c.fpstate, f)?;
+    }
     let g = &mut cpu.gpr;
     g[gpr::R8..].copy_from_slice(&c.high);
     for (reg, v) in [
@@ -269,13 +278,9 @@ pub fn pop(cpu: &mut CpuState, f: Features) -> Result<Restored, BadAddress> {
         g[reg] = v;
     }
     cpu.rip = c.rip;
-    let kept = cpu.eflags() & !RESTORED;
+    // What is not restored is none of those that have a place of their own.
+    let kept = Eflags::from_bits_truncate(cpu.other_flags as u32) & !RESTORED;
     cpu.set_eflags(kept | Eflags::from_bits_truncate(c.flags as u32) & RESTORED);
-    if c.fpstate == 0 {
-        reset_math(cpu);
-    } else {
-        load_math(cpu, c.fpstate, f)?;
-    }
     Ok(Restored { mask: frame.uc.mask, altstack: frame.uc.stack })
 }
 
@@ -289,38 +294,61 @@ struct Legacy {
 }
 const _: () = assert!(size_of::<Legacy>() == 512);
 
-fn save_math(cpu: &CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let mut legacy = Legacy { fx: FxImage::of(cpu), reserved: [0; 6], software: Software::default() };
-    if !f.xsave {
-        return access::put(at, &legacy);
+/// All of it in the standard format, with room for the second magic number, which follows what there is of it. Kept from one signal to the next, because
+/// much of it never changes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Math {
+    legacy: Legacy,
+    /// The XSAVE header: XSTATE_BV, then zeros.
+    header: [u64; 8],
+    uppers: [u128; 16],
+    end: [u32; 4],
+}
+const _: () = {
+    assert!(std::mem::offset_of!(Math, uppers) == YMM_OFFSET);
+    assert!(std::mem::offset_of!(Math, end) == YMM_OFFSET + YMM_SIZE);
+};
+
+impl Math {
+    /// Makes it `cpu`'s. It was zero at first, or has been used for the same features since.
+    fn fill(&mut self, cpu: &CpuState, f: &Features) {
+        self.legacy.fx.fill(cpu);
+        if !f.xsave {
+            return;
+        }
+        if self.legacy.software.magic1 == 0 {
+            self.legacy.software = Software {
+                magic1: FP_XSTATE_MAGIC1,
+                extended_size: f.math_size as u32,
+                xfeatures: f.xfeatures,
+                xstate_size: f.state_size as u32,
+                unused: [0; 7],
+            };
+            self.as_mut_bytes()[f.state_size..f.math_size].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+        }
+        // XSAVE leaves out the bit of a component in its initial state (SDM vol. 1, 13.7); the kernel then claims x87 and SSE in any case
+        // (save_xstate_epilog).
+        let before = std::mem::replace(&mut self.header[0], f.xfeatures);
+        if f.xfeatures & XFEATURE_YMM != 0 {
+            if cpu.upper_live != 0 {
+                self.uppers = cpu.uppers();
+            } else {
+                self.header[0] &= !XFEATURE_YMM;
+                if before & XFEATURE_YMM != 0 {
+                    self.uppers = [0; 16];
+                }
+            }
+        }
     }
-    let size = f.state_size();
-    legacy.software = Software {
-        magic1: FP_XSTATE_MAGIC1,
-        extended_size: f.math_size() as u32,
-        xfeatures: f.xfeatures(),
-        xstate_size: size as u32,
-        unused: [0; 7],
-    };
-    access::put(at, &legacy)?;
-    // The XSAVE header: XSTATE_BV, then zeros (standard format). XSAVE leaves out the bit of a component in its initial state (SDM vol. 1, 13.7);
-    // the kernel then claims x87 and SSE in any case (save_xstate_epilog).
-    let initial = if cpu.upper_live == 0 { XFEATURE_YMM } else { 0 };
-    let mut header = [0u64; 8];
-    header[0] = f.xfeatures() & !initial;
-    access::put(at.wrapping_add(512), &header)?;
-    if f.avx {
-        let uppers = if cpu.upper_live == 0 { [0; 16] } else { cpu.uppers() };
-        access::put(at.wrapping_add(YMM_OFFSET as u64), &uppers)?;
-    }
-    access::put(at.wrapping_add(size as u64), &FP_XSTATE_MAGIC2)
 }
 
-/// Loads the state at `at`. As the kernel: the extension counts only with both magic numbers in place, and a component
+/// Loads the state at `at`, or changes nothing. As the kernel: the extension counts only with both magic numbers in place, and a component
 /// that XSTATE_BV leaves out is reset.
-fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress> {
-    let Legacy { fx, software, .. } = access::get(at)?;
-    let sizes = 576..=f.state_size() as u32;
+fn load_math(cpu: &mut CpuState, at: u64, f: &Features) -> Result<(), BadAddress> {
+    let mut legacy = MaybeUninit::uninit();
+    let Legacy { fx, software, .. } = access::get_into(at, &mut legacy)?;
+    let sizes = 576..=f.state_size as u32;
     let extended = f.xsave
         && software.magic1 == FP_XSTATE_MAGIC1
         && sizes.contains(&software.xstate_size)
@@ -328,7 +356,7 @@ fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress>
     let mut present = XFEATURE_X87_SSE;
     let mut ymm = None;
     if extended && access::get::<u32>(at.wrapping_add(u64::from(software.xstate_size)))? == FP_XSTATE_MAGIC2 {
-        present = access::get::<u64>(at.wrapping_add(512))? & software.xfeatures & f.xfeatures();
+        present = access::get::<u64>(at.wrapping_add(512))? & software.xfeatures & f.xfeatures;
         if present & XFEATURE_YMM != 0 {
             ymm = Some(access::get(at.wrapping_add(YMM_OFFSET as u64))?);
         }
@@ -347,11 +375,17 @@ fn load_math(cpu: &mut CpuState, at: u64, f: Features) -> Result<(), BadAddress>
     Ok(())
 }
 
+impl Default for Math {
+    fn default() -> Math {
+        Math::new_zeroed()
+    }
+}
+
 fn reset_math(cpu: &mut CpuState) {
     cpu.x87 = X87::default();
     cpu.xmm = [0; 16];
     cpu.upper_live = 0;
-    fp::set_mxcsr(cpu, fp::MXCSR_DEFAULT);
+    fp::change_mxcsr(cpu, fp::MXCSR_DEFAULT);
     cpu.guest_fpsr &= !fp::FPSR_STICKY;
 }
 

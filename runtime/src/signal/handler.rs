@@ -1,13 +1,13 @@
 //! The host signal handler: decides by the interrupted host pc what a signal means. Everything here is async-signal-safe; it takes the code and
-//! memory locks only when it interrupted translated code or a helper, which hold neither.
+//! memory locks, and reads the table of dispositions, only when it interrupted translated code, a helper or the syscall thunk, which hold none.
 //!
 //! | interrupted | synchronous fault | asynchronous signal |
 //! |---|---|---|
 //! | translated code | shadow stack guard; write to watched code; else exact guest state, to the dispatcher | queue, stop the thread at the next boundary |
 //! | `enter` before its jump | bug | queue, give the entry up |
 //! | helper thunk on its way back | bug | queue, stop as if returned |
-//! | syscall thunk before or in the host call | bug | queue, give the call up |
-//! | syscall thunk after it | bug | queue, leave with the result |
+//! | syscall thunk before or in the host call | bug | go on in the guest's handler; else queue, give the call up |
+//! | syscall thunk after it | bug | go on in the guest's handler; else queue, leave with the result |
 //! | copy to or from the guest | the copy ends early | queue |
 //! | helper | as translated code, at the calling instruction | queue |
 //! | other Rust code | bug: said, and the process dies of it | queue |
@@ -22,6 +22,7 @@ pub use imp::address;
 
 #[cfg(target_arch = "aarch64")]
 mod imp {
+    use crate::code::arena::probe;
     use crate::code::{self, Trapped};
     use crate::engine::{ExitReason, FlagForm};
     use crate::enter::{self, Place};
@@ -29,8 +30,10 @@ mod imp {
     use crate::signal::a64;
     use crate::signal::host::{KICK, KICK_VALUE, SYNCHRONOUS, SyncFault, die, host_mask};
     use crate::signal::split;
-    use crate::state::{CpuState, nzcv};
+    use crate::state::{CpuState, gpr, nzcv};
     use crate::thread::{self, Thread, pending};
+    use std::sync::atomic::Ordering;
+    use zerocopy::{FromBytes, Immutable, KnownLayout};
 
     /// The kernel's struct ucontext with its struct sigcontext (arch/arm64/include/uapi/asm/sigcontext.h).
     #[repr(C, align(16))]
@@ -53,6 +56,15 @@ mod imp {
         assert!(std::mem::offset_of!(Context, fault_address) == 176);
         assert!(std::mem::offset_of!(Context, records) == 176 + 288);
     };
+
+    /// What follows the head of the record with the vector registers.
+    #[derive(FromBytes, Immutable, KnownLayout)]
+    #[repr(C)]
+    struct Vectors {
+        fpsr: u32,
+        fpcr: u32,
+        v: [[u64; 2]; 32],
+    }
 
     const FPSIMD: u32 = 0x4650_8001;
     const ESR: u32 = 0x4553_5201;
@@ -84,11 +96,12 @@ mod imp {
             cpu.pf = self.regs[crate::abi::PF as usize];
             cpu.af = self.regs[crate::abi::AF as usize];
             cpu.shadow = self.regs[crate::abi::SHADOW as usize];
-            if let Some(f) = self.record(FPSIMD) {
-                cpu.guest_fpsr = u64::from(u32::from_ne_bytes(f[..4].try_into().unwrap_or_default()));
-                for (i, x) in cpu.xmm.iter_mut().enumerate() {
-                    let at = 8 + 16 * crate::abi::xmm(i as u8) as usize;
-                    *x = u128::from_ne_bytes(f[at..at + 16].try_into().unwrap_or_default());
+            let vectors = self.record(FPSIMD).and_then(|r| Vectors::ref_from_prefix(r).ok());
+            if let Some((v, _)) = vectors {
+                cpu.guest_fpsr = u64::from(v.fpsr);
+                const FIRST: usize = crate::abi::xmm(0) as usize;
+                for (x, [low, high]) in cpu.xmm.iter_mut().zip(&v.v[FIRST..]) {
+                    *x = u128::from(*low) | u128::from(*high) << 64;
                 }
             }
         }
@@ -138,6 +151,9 @@ mod imp {
         if signal == KICK && info.si_code == -1 && value == KICK_VALUE {
             t.attend(pending::FLUSH);
         } else {
+            if at_once(t, info, c) {
+                return;
+            }
             t.host.put(info);
             t.attend(pending::SIGNAL);
             c.sigmask |= host_mask(!0);
@@ -158,6 +174,36 @@ mod imp {
             Place::Called => c.pc = enter::call_leave(),
             Place::Elsewhere => crate::signal::interrupt_call(&mut c.pc),
         }
+    }
+
+    /// A signal that comes with a call made by the syscall thunk, as those do that a thread sends itself, finds the guest between two instructions and its
+    /// registers where they belong: it gets its frame here, and the host's way back from the signal, which sets the mask, goes to the guest's handler. False,
+    /// with nothing done, where that is not all there is to do.
+    fn at_once(t: &mut Thread, info: &libc::siginfo_t, c: &mut Context) -> bool {
+        let [rax, rcx] = [gpr::RAX, gpr::RCX].map(|g| c.regs[crate::abi::GPR[g] as usize]);
+        const SYSCALL_LEN: u64 = 2;
+        const EFAULT: u64 = -libc::EFAULT as u64;
+        let (rip, rax) = match enter::place(c.pc) {
+            // Not made yet, or rewound by the kernel to be made again.
+            Place::Calling => (rcx - SYSCALL_LEN, rax),
+            Place::Called if c.regs[0] != EFAULT => (rcx, c.regs[0]),
+            _ => return false,
+        };
+        if t.pending.load(Ordering::Relaxed) != 0 || t.is_stepping() {
+            return false;
+        }
+        c.save(&mut t.cpu);
+        t.cpu.gpr[gpr::RAX] = rax;
+        t.cpu.rip = rip;
+        if !crate::signal::deliver_at_once(t, info) {
+            return false;
+        }
+        c.sigmask = host_mask(t.signal.mask);
+        match probe(t.cpu.lookup, t.cpu.rip) {
+            Some((_, host)) => (c.regs[1], c.pc) = (host, enter::window()),
+            None => c.leave(&mut t.cpu, ExitReason::Resume),
+        }
+        true
     }
 
     fn synchronous(t: &mut Thread, signal: i32, info: &libc::siginfo_t, c: &mut Context) {

@@ -7,6 +7,7 @@
 
 use crate::code;
 use crate::enter::shadow::Shadow;
+use crate::linux::raw;
 use crate::state::CpuState;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -91,7 +92,7 @@ impl HostSignals {
         if tail == self.head.load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the slots between tail and head were written before head was advanced; the handler does not write them.
+        // SAFETY: the slots between tail and head were written by handlers that have ended; others do not write them.
         let info = unsafe { (*self.queue.get())[tail % QUEUE].assume_init() };
         self.tail.store(tail + 1, Ordering::Release);
         Some(info)
@@ -100,11 +101,12 @@ impl HostSignals {
     /// Queues a signal; drops it when the queue is full. Only for the handler on the owning thread.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub(crate) fn put(&self, info: &libc::siginfo_t) {
-        let head = self.head.load(Ordering::Relaxed);
-        if head - self.tail.load(Ordering::Acquire) < QUEUE {
-            // SAFETY: the slot is free, and only the handler writes slots; it is not interrupted by itself.
+        let (head, tail) = (&self.head, self.tail.load(Ordering::Relaxed));
+        // In one step, because a handler can be interrupted by the handler of a signal like SIGSEGV that was sent.
+        let next = |h| (h - tail < QUEUE).then_some(h + 1);
+        if let Ok(head) = head.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            // SAFETY: the slot is free and now this call's alone; it is read when no handler runs.
             unsafe { (*self.queue.get())[head % QUEUE].write(*info) };
-            self.head.store(head + 1, Ordering::Release);
         }
     }
 
@@ -213,7 +215,12 @@ pub fn put_back(info: &[u64; 16]) -> bool {
 /// Says that the instruction at `rip` is known but not implemented.
 pub fn unsupported(rip: u64) {
     let mut bytes = [0u8; 15];
-    let n = crate::memory::access::read_some(rip, &mut bytes);
+    // The last ones may lie on a page that is not there.
+    let (here, next) = bytes.split_at_mut(15.min(4096 - (rip % 4096) as usize));
+    let n = match crate::memory::access::read_some(rip, here) {
+        n if n == here.len() => n + crate::memory::access::read_some(rip + n as u64, next),
+        n => n,
+    };
     let hex: String = bytes[..n].iter().map(|b| format!(" {b:02x}")).collect();
     eprintln!("xrun: unsupported instruction at {rip:#x}:{hex}");
 }
@@ -270,7 +277,9 @@ pub fn set_action(signal: i32, action: Action, flags: u64) -> Result<(), i32> {
         Action::Ignore => (libc::SIG_IGN as u64, 0),
         Action::Default => (libc::SIG_DFL as u64, 0),
     };
-    let a = KernelAction { handler, flags: flags | more, restorer: 0, mask: !0 };
+    // The handler of an asynchronous signal writes to guest memory, which may fault.
+    let mask = if SYNCHRONOUS.contains(&signal) { !0 } else { host_mask(!0) | 1 << (KICK - 1) };
+    let a = KernelAction { handler, flags: flags | more, restorer: 0, mask };
     // SAFETY: the structure is the kernel's; the handler is async-signal-safe by its own contract. Not through libc, which keeps
     // signals 32 and 33 to itself.
     let r = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const a, std::ptr::null_mut::<u8>(), 8) };
@@ -296,7 +305,7 @@ pub fn mask() -> u64 {
 /// Sets the calling thread's host mask, as [`host_mask`] makes it.
 pub fn set_mask(mask: u64) {
     // SAFETY: the kernel reads a live word of the size given. Not through libc, which keeps signals 32 and 33 to itself.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, std::ptr::null::<u8>(), 8) };
+    unsafe { raw::syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, &raw const mask as u64, 0, 8, 0, 0]) };
 }
 
 /// Stops the process by `signal`, whose default action that is; returns when it was continued.

@@ -50,6 +50,8 @@ pub struct ThreadSignals {
     pub waiting: Option<u64>,
     /// The last fault, for sigcontext.
     last: (u64, u64, u64),
+    /// Where the register state of a frame is put together.
+    math: frame::Math,
 }
 
 impl Default for ThreadSignals {
@@ -61,6 +63,7 @@ impl Default for ThreadSignals {
             held: Vec::new(),
             waiting: None,
             last: (0, 0, 0),
+            math: frame::Math::default(),
         }
     }
 }
@@ -111,11 +114,14 @@ fn signal_of(info: &SigInfo) -> i32 {
     info[0] as i32
 }
 
-fn info_of(host: &libc::siginfo_t) -> SigInfo {
-    // SAFETY: both are 128 bytes of plain data, all of them initialised by the kernel.
-    unsafe { std::mem::transmute_copy(host) }
+fn info_of(host: &libc::siginfo_t) -> &SigInfo {
+    // SAFETY: both are 128 bytes of plain data, all of them initialised by the kernel, with the same alignment.
+    unsafe { &*(&raw const *host).cast() }
 }
-const _: () = assert!(size_of::<libc::siginfo_t>() == size_of::<SigInfo>());
+const _: () = {
+    assert!(size_of::<libc::siginfo_t>() == size_of::<SigInfo>());
+    assert!(align_of::<libc::siginfo_t>() == align_of::<SigInfo>());
+};
 
 impl Thread {
     /// Sets the guest's signal mask, and the host's with it.
@@ -129,8 +135,8 @@ impl Thread {
 }
 
 /// Makes `cpu` enter the handler of `action`. False when there is no room for the frame.
-fn enter_handler(t: &mut Thread, action: &Action, info: SigInfo) -> bool {
-    let signal = signal_of(&info);
+fn enter_handler(t: &mut Thread, action: &Action, info: &SigInfo) -> bool {
+    let signal = signal_of(info);
     // The kernel demands a restorer on x86_64 and has none of its own.
     if action.flags & sa::RESTORER == 0 {
         return false;
@@ -154,9 +160,13 @@ fn enter_handler(t: &mut Thread, action: &Action, info: SigInfo) -> bool {
         err,
         cr2,
     };
-    let (at, _) = frame::place(&t.cpu, &call, features);
+    let place = frame::place(&t.cpu, &call, features);
+    let at = place.0;
     let fits = !(on || switch) || at > alt.sp && at - alt.sp <= alt.size;
-    if !fits || at >= memory::space::TASK_SIZE || frame::push(&mut t.cpu, &call, features).is_err() {
+    if !fits
+        || at >= memory::space::TASK_SIZE
+        || frame::push(&mut t.cpu, &mut t.signal.math, &call, features, place).is_err()
+    {
         return false;
     }
     t.host.expect_return(&mut t.cpu, action.restorer);
@@ -166,6 +176,19 @@ fn enter_handler(t: &mut Thread, action: &Action, info: SigInfo) -> bool {
     let own = if action.flags & sa::NODEFER != 0 { 0 } else { bit(signal) };
     t.signal.mask = (blocked | action.mask | own) & !UNBLOCKABLE;
     true
+}
+
+/// For the host's handler, which found the guest at an instruction boundary with nothing pending: makes `cpu` enter the guest's handler of a signal. False, with
+/// nothing changed, when there is more to it than that.
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+pub(crate) fn deliver_at_once(t: &mut Thread, info: &libc::siginfo_t) -> bool {
+    let signal = info.si_signo;
+    // Guest memory is written, and a fault of that would find those blocked.
+    if table::always_handled(signal) || t.signal.mask & bit(signal) != 0 || t.signal.waiting.is_some() {
+        return false;
+    }
+    let action = t.signal.table.get(signal);
+    action.handler > SIG_IGN && action.flags & sa::RESETHAND == 0 && enter_handler(t, &action, info_of(info))
 }
 
 /// What the kernel would do at its default: nothing, stop, or end the process.
@@ -206,7 +229,7 @@ pub fn deliver_sync(thread: &mut Thread, fault: &SyncFault) {
     info[0] = fault.signo as u32 as u64;
     info[1] = fault.code as u32 as u64;
     info[2] = fault.addr;
-    if enter_handler(thread, &action, info) {
+    if enter_handler(thread, &action, &info) {
         host::set_mask(host::host_mask(thread.signal.mask));
     } else if fault.signo == libc::SIGSEGV {
         crash::report(thread, &fault);
@@ -232,7 +255,7 @@ pub fn deliver_pending(thread: &mut Thread) {
         let info = match free {
             Some(i) => thread.signal.held.remove(i),
             None => match thread.host.take() {
-                Some(i) => info_of(&i),
+                Some(i) => *info_of(&i),
                 None => break,
             },
         };
@@ -248,7 +271,7 @@ pub fn deliver_pending(thread: &mut Thread) {
         match action.handler {
             SIG_IGN => {}
             SIG_DFL => act_by_default(signal),
-            _ if enter_handler(thread, &action, info) => {}
+            _ if enter_handler(thread, &action, &info) => {}
             _ if signal == libc::SIGSEGV => host::die(signal),
             _ => force(thread, libc::SIGSEGV, 0),
         }

@@ -1,6 +1,7 @@
 //! What the guest wants done with each signal, and how the host is told: ignored and default ones are the host kernel's to
 //! carry out, caught ones come to the runtime's handler. Who is told when, not how a frame looks.
 
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::host::{self, SYNCHRONOUS};
@@ -59,51 +60,109 @@ pub const fn default_of(signal: i32) -> Default_ {
 }
 
 /// The dispositions of one process, shared by its threads. A vfork child has its own.
-#[derive(Clone, Debug)]
-pub struct Table(Arc<Mutex<[Action; LAST as usize]>>);
+#[derive(Clone, Debug, Default)]
+pub struct Table(Arc<Shared>);
 
-impl Default for Table {
-    fn default() -> Table {
-        Table(Arc::new(Mutex::new([Action::default(); LAST as usize])))
+#[derive(Debug)]
+struct Shared {
+    /// Held by who changes something.
+    changing: Mutex<()>,
+    slots: [Slot; LAST as usize],
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared { changing: Mutex::default(), slots: std::array::from_fn(|_| Slot::default()) }
+    }
+}
+
+/// One disposition, read without a lock: what is read counts if `version` was even before and the same after.
+#[derive(Debug, Default)]
+struct Slot {
+    version: AtomicU64,
+    /// The fields of [`Action`], in order.
+    words: [AtomicU64; 4],
+}
+
+impl Slot {
+    fn get(&self) -> Action {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let [handler, flags, restorer, mask] = self.words.each_ref().map(|w| w.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if version & 1 == 0 && version == self.version.load(Ordering::Relaxed) {
+                return Action { handler, flags, restorer, mask };
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Only with the lock held.
+    fn set(&self, a: Action) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (to, v) in self.words.iter().zip([a.handler, a.flags, a.restorer, a.mask]) {
+            to.store(v, Ordering::Relaxed);
+        }
+        self.version.store(version + 2, Ordering::Release);
     }
 }
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, [Action; LAST as usize]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, signal: i32) -> &Slot {
+        &self.0.slots[signal as usize - 1]
     }
 
     /// A table of its own with the same dispositions.
     pub fn copy(&self) -> Table {
-        Table(Arc::new(Mutex::new(*self.lock())))
+        let new = Table::default();
+        let _guard = self.lock();
+        for (to, from) in new.0.slots.iter().zip(&self.0.slots) {
+            to.set(from.get());
+        }
+        new
     }
 
     /// What is to be done with `signal`; takes the handler away again where SA_RESETHAND says so.
     pub fn take(&self, signal: i32) -> Action {
-        let mut t = self.lock();
-        let slot = &mut t[signal as usize - 1];
-        let a = *slot;
-        if a.handler > SIG_IGN && a.flags & sa::RESETHAND != 0 {
-            slot.handler = SIG_DFL;
-            let _ = tell_host(signal, slot);
+        let once = |a: &Action| a.handler > SIG_IGN && a.flags & sa::RESETHAND != 0;
+        let a = self.get(signal);
+        if !once(&a) {
+            return a;
+        }
+        let _guard = self.lock();
+        let a = self.get(signal);
+        if once(&a) {
+            let reset = Action { handler: SIG_DFL, ..a };
+            self.slot(signal).set(reset);
+            let _ = tell_host(signal, &reset);
         }
         a
     }
 
+    /// Takes no lock; not for a signal handler that interrupted a change by its own thread.
     pub fn get(&self, signal: i32) -> Action {
-        self.lock()[signal as usize - 1]
+        self.slot(signal).get()
     }
 
     /// Changes a disposition, here and on the host; returns the one before. The error is an errno.
     pub fn set(&self, signal: i32, new: Action) -> Result<Action, i32> {
-        let mut t = self.lock();
+        let _guard = self.lock();
         tell_host(signal, &new)?;
-        Ok(std::mem::replace(&mut t[signal as usize - 1], new))
+        let old = self.get(signal);
+        self.slot(signal).set(new);
+        Ok(old)
     }
 
     /// Without telling the host.
     pub fn note(&self, signal: i32, new: Action) {
-        self.lock()[signal as usize - 1] = new;
+        let _guard = self.lock();
+        self.slot(signal).set(new);
     }
 
     /// Runs `f` with nobody else changing the table: for fork, whose child could never unlock it otherwise.

@@ -4,7 +4,7 @@
 use crate::enter::fp;
 use crate::helpers::f80::{Class, F80, sw};
 use crate::state::{CpuState, X87, X87Reg};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// MXCSR bits that may be set: all but the reserved upper half.
 pub const MXCSR_MASK: u32 = 0xffff;
@@ -150,28 +150,25 @@ pub struct FxImage {
 const _: () = assert!(size_of::<FxImage>() == FX_WRITTEN);
 
 impl FxImage {
-    pub fn of(cpu: &CpuState) -> FxImage {
+    /// Makes it `cpu`'s.
+    pub fn fill(&mut self, cpu: &CpuState) {
         let x = &cpu.x87;
-        FxImage {
-            control: x.control,
-            status: x.status_word(),
-            tags: x.in_use,
-            zero: 0,
-            opcode: x.opcode,
-            ip: x.last_ip,
-            dp: x.last_dp,
-            mxcsr: cpu.mxcsr | fp::flags_of(cpu.guest_fpsr),
-            mxcsr_mask: MXCSR_MASK,
-            // Nearly always the stack is empty and starts at register 0.
-            st: match x.top {
-                0 => x.regs.map(|r| [r.mantissa, u64::from(r.sign_exp)]),
-                _ => std::array::from_fn(|i| {
-                    let r = x.st(i as u8);
-                    [r.mantissa, u64::from(r.sign_exp)]
-                }),
-            },
-            xmm: cpu.xmm,
+        (self.control, self.status, self.tags, self.zero, self.opcode) =
+            (x.control, x.status_word(), x.in_use, 0, x.opcode);
+        (self.ip, self.dp) = (x.last_ip, x.last_dp);
+        (self.mxcsr, self.mxcsr_mask) = (cpu.mxcsr | fp::flags_of(cpu.guest_fpsr), MXCSR_MASK);
+        // Nearly always the stack is empty and starts at register 0.
+        if x.top == 0 {
+            for (to, r) in self.st.iter_mut().zip(&x.regs) {
+                *to = [r.mantissa, u64::from(r.sign_exp)];
+            }
+        } else {
+            for (i, to) in (0..8).zip(&mut self.st) {
+                let r = x.st(i);
+                *to = [r.mantissa, u64::from(r.sign_exp)];
+            }
         }
+        self.xmm = cpu.xmm;
     }
 
     /// # Errors
@@ -180,7 +177,7 @@ impl FxImage {
         if self.mxcsr & !MXCSR_MASK != 0 {
             return Err(BadMxcsr);
         }
-        fp::set_mxcsr(cpu, self.mxcsr);
+        fp::change_mxcsr(cpu, self.mxcsr);
         cpu.guest_fpsr &= !fp::FPSR_STICKY;
         let x = &mut cpu.x87;
         x.control = control_word(self.control);
@@ -189,7 +186,9 @@ impl FxImage {
         x.opcode = self.opcode & 0x7ff;
         (x.last_ip, x.last_dp) = (self.ip, self.dp);
         if x.top == 0 {
-            x.regs = self.st.map(|[mantissa, e]| X87Reg { mantissa, sign_exp: e as u16, ..X87Reg::default() });
+            for (r, [mantissa, sign_exp]) in x.regs.iter_mut().zip(&self.st) {
+                *r = X87Reg { mantissa: *mantissa, sign_exp: *sign_exp as u16, ..X87Reg::default() };
+            }
         } else {
             for (i, [mantissa, sign_exp]) in self.st.iter().enumerate() {
                 x.set_raw(i, *mantissa, *sign_exp as u16);
@@ -202,7 +201,8 @@ impl FxImage {
 
 /// FXSAVE, FXSAVE64 (`wide`): fills the first [`FX_WRITTEN`] bytes.
 pub fn fxsave(cpu: &CpuState, wide: bool, out: &mut [u8; 512]) {
-    let mut image = FxImage::of(cpu);
+    let mut image = FxImage::new_zeroed();
+    image.fill(cpu);
     if !wide {
         (image.ip, image.dp) = (image.ip & 0xffff_ffff, image.dp & 0xffff_ffff);
     }
