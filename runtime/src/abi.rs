@@ -93,7 +93,7 @@ pub enum Thunk {
     /// A fast helper: as `Helper`, but only registers the AAPCS64 lets a callee clobber are saved around it, and guest
     /// registers in `CpuState` are stale: it may use its arguments only.
     HelperPure = 5,
-    /// The guest page holding the code about to run changed: x0 = guest address to resume at.
+    /// The check in front of code on a written page found it changed, or counted down: x0 = guest address to resume at, x1 = whether the code writes memory.
     Stale = 6,
     /// RET whose shadow-stack entry did not match. x0 = guest target.
     ReturnMiss = 7,

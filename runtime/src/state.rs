@@ -180,6 +180,8 @@ pub struct CpuState {
     pub x87: X87,
     /// What the destination of an instruction held that may raise an unmasked SSE exception.
     pub saved: u128,
+    /// Counts down whenever code is entered that checks its guest bytes; at 0 it goes to the dispatcher (see [`crate::code::checked`]).
+    pub checks: u64,
     /// ES CS SS DS FS GS, by their number in encodings. Only what a program can read back of them: bases are above.
     pub selectors: [u16; 6],
 }
@@ -217,6 +219,7 @@ impl Default for CpuState {
             upper_live: 0,
             x87: X87::default(),
             saved: 0,
+            checks: crate::code::checked::ROUNDS,
             selectors: [0, segment::USER_CS, segment::USER_DS, 0, 0, 0],
         }
     }

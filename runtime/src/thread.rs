@@ -527,7 +527,12 @@ impl Thread {
                 return None;
             }
             r if r == ExitReason::Stale as u64 => {
-                code::changed(rip);
+                if self.cpu.checks == 0 {
+                    self.cpu.checks = code::checked::ROUNDS;
+                    code::watch_again();
+                } else {
+                    code::changed(rip, self.cpu.exit_arg != 0);
+                }
                 None
             }
             // Indirect, Resume: found by `rip`.

@@ -485,7 +485,16 @@ fn writes_next_to_code_do_not_fault_for_ever() {
     for v in 6..9 {
         assert_eq!(write(page, v), v);
     }
+    // It writes nothing itself, so it goes on being checked, as long as it changes.
+    assert!(code::is_checked(page));
+    code::watch_again();
+    assert!(code::is_checked(page));
+    assert_eq!(write(page + 100, 1), 8);
+    code::watch_again();
     assert!(!code::is_checked(page));
+    for v in 9..12 {
+        assert_eq!(write(page, v), v);
+    }
 }
 
 /// A store to translated guest code, from translated code: the new bytes run next.

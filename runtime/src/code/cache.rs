@@ -151,11 +151,6 @@ impl Cache {
         if id & ADOPTED == 0 { &mut self.regions[id as usize] } else { self.images.region(id) }
     }
 
-    /// The numbers of the pages that the code for `guest` was made from.
-    pub fn made_from(&mut self, guest: u64) -> Vec<u64> {
-        self.known(guest).map(|e| self.at(e.1).pages()).unwrap_or_default()
-    }
-
     /// The region host address `pc` is in.
     pub fn region_at(&mut self, pc: u64) -> Option<(RegionId, &Region)> {
         let id = self.id_at(pc)?;
@@ -338,9 +333,7 @@ impl Cache {
         if range.start >= range.end {
             return false;
         }
-        for (page, id) in self.unsorted.drain(..) {
-            self.pages.entry(page).or_default().push(id);
-        }
+        self.sort();
         let pages = range.start >> 12..=(range.end - 1) >> 12;
         let mut dead = Vec::new();
         // A large munmap covers more pages than there are regions.
@@ -365,6 +358,21 @@ impl Cache {
             self.kill(*id);
         }
         !dead.is_empty()
+    }
+
+    /// Kills the region that is entered for `guest`; calls `page` with the number of each page it was made from.
+    pub fn forget(&mut self, guest: u64, page: &mut dyn FnMut(u64)) {
+        if let Some((_, id)) = self.known(guest) {
+            self.sort();
+            self.at(id).each_page(page);
+            self.kill(id);
+        }
+    }
+
+    fn sort(&mut self) {
+        for (page, id) in self.unsorted.drain(..) {
+            self.pages.entry(page).or_default().push(id);
+        }
     }
 
     /// A better region for the same entry exists: links that lead to this one are to be found anew. It stays valid for threads and return

@@ -26,7 +26,7 @@ pub mod checked;
 pub mod region;
 pub mod unaligned;
 
-use crate::engine::{Extent, FlagForm, Ordering, Request, TranslateError};
+use crate::engine::{Extent, FlagForm, GuestCode, Ordering, Request, TranslateError};
 use crate::enter::fp;
 use crate::store::image::Image;
 use crate::thread::{self, Thread};
@@ -34,6 +34,7 @@ pub use arena::NEVER;
 use arena::{Arena, probe};
 use cache::{Cache, Next};
 pub use cache::{Mended, Stats, Stop, Trapped};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering as Mem};
@@ -53,6 +54,8 @@ static WRITTEN: Mutex<BTreeMap<u64, u32>> = Mutex::new(BTreeMap::new());
 static CHECKED: AtomicU32 = AtomicU32::new(0);
 /// From so many writes on, code on a page is checked at each entry, and the page is not watched any more.
 const TOO_OFTEN: u32 = 24;
+/// Instead of a count: a checked page whose code changed of late.
+const CHANGED: u32 = TOO_OFTEN + 1;
 /// Instead of a count: a page that is not checked any more.
 const ALWAYS_WATCHED: u32 = u32::MAX;
 /// Not 0 while [`flush`] wants all threads out.
@@ -157,7 +160,9 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
         Some(Next::Known(host)) => return Ok(Found { host, epoch: from }),
         Some(Next::Loop) => translate(thread, pc, Extent::Loop)?,
         // A loop must come to be in one region, else its rounds are not seen.
-        Some(Next::Unknown { back }) => translate_from(thread, pc, Extent::Cold, Watched { whole: back })?,
+        Some(Next::Unknown { back }) => {
+            translate_from(thread, pc, Extent::Cold, Watched { whole: back, ..Watched::default() })?
+        }
         None => find(thread, pc)?,
     };
     with(|c| {
@@ -171,7 +176,7 @@ pub fn follow(thread: &Thread, data: u64, pc: u64) -> Result<Found, TranslateErr
 /// Guest code for a translation that runs once, at once: its page is not watched, because the instruction may be one that writes to it.
 struct Unwatched;
 
-impl crate::engine::GuestCode for Unwatched {
+impl GuestCode for Unwatched {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
         let mut got = 0;
         while got < buf.len() {
@@ -195,10 +200,10 @@ impl crate::engine::GuestCode for Unwatched {
 }
 
 fn translate(thread: &Thread, pc: u64, extent: Extent) -> Result<Found, TranslateError> {
-    translate_from(thread, pc, extent, Watched { whole: false })
+    translate_from(thread, pc, extent, Watched::default())
 }
 
-fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) -> Result<Found, TranslateError> {
+fn translate_from(thread: &Thread, pc: u64, extent: Extent, mut watched: Watched) -> Result<Found, TranslateError> {
     let Some(engine) = crate::engine::installed() else { return Err(TranslateError::Fetch(pc)) };
     // Code that other threads rewrite all the time is still translated at some point; it is then good for one run only.
     const TRIES: u32 = 16;
@@ -206,6 +211,7 @@ fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) ->
     loop {
         tries += 1;
         let generation = crate::memory::generation();
+        watched.unwatched.get_mut().clear();
         let ordering = if ORDERED.load(Mem::Relaxed) { Ordering::Tso } else { Ordering::Plain };
         let single = extent == Extent::Single;
         let make = |ordering| {
@@ -214,27 +220,17 @@ fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) ->
             if single { engine.translate(request, &Unwatched) } else { engine.translate(request, &watched) }
         };
         let mut t = make(ordering)?;
-        let fenced = has_unaligned(&t.depends);
-        if fenced {
+        if has_unaligned(&t.depends) {
             t = make(Ordering::Fenced)?;
         }
         if t.words.is_empty() {
             return Err(TranslateError::Fetch(pc));
         }
         let mut listed = !single && tries < TRIES;
-        if listed && CHECKED.load(Mem::Relaxed) != 0 {
-            let bytes = checked_bytes(&t.depends);
-            if !bytes.is_empty() {
-                // Made again after the copy was taken: equal, so it is of what the copy holds.
-                let again = make(if fenced { Ordering::Fenced } else { ordering })?;
-                if again.words != t.words || again.depends != t.depends {
-                    continue;
-                }
-                match checked::with_check(&t, &bytes) {
-                    Some(c) => t = c,
-                    None => listed = false,
-                }
-            }
+        let unwatched = watched.unwatched.get_mut();
+        if listed && !unwatched.is_empty() {
+            let bytes = parts(unwatched, &t.depends);
+            listed = checked::add_check(&mut t, &bytes);
         }
         let found = with(|c| {
             if listed {
@@ -266,12 +262,53 @@ fn translate_from(thread: &Thread, pc: u64, extent: Extent, watched: Watched) ->
 }
 
 /// Guest code as a translation reads it: what it read is watched, but for the pages that are checked.
+#[derive(Default)]
 struct Watched {
     /// What is translated already is translated again where it belongs to the region.
     whole: bool,
+    /// What was read from such pages, at which address; each byte once, however often it is asked for.
+    unwatched: RefCell<Vec<(u64, Vec<u8>)>>,
 }
 
-impl crate::engine::GuestCode for Watched {
+impl Watched {
+    /// Reads from a checked page; `buf` does not go on to another one.
+    fn fetch_unwatched(&self, at: u64, buf: &mut [u8]) -> usize {
+        let mut known = self.unwatched.borrow_mut();
+        let mut limit = buf.len();
+        for (start, bytes) in known.iter() {
+            if (*start..*start + bytes.len() as u64).contains(&at) {
+                let from = &bytes[(at - start) as usize..];
+                let n = from.len().min(limit);
+                buf[..n].copy_from_slice(&from[..n]);
+                return n;
+            }
+            if *start > at {
+                limit = limit.min((start - at) as usize);
+            }
+        }
+        let n = Unwatched.fetch(at, &mut buf[..limit]);
+        if n != 0 {
+            known.push((at, buf[..n].to_vec()));
+        }
+        n
+    }
+}
+
+/// What of `ranges` is in `pieces` (addresses and bytes), as pieces again.
+fn parts<'a>(pieces: &'a [(u64, Vec<u8>)], ranges: &[Range<u64>]) -> Vec<(u64, &'a [u8])> {
+    let mut all = Vec::new();
+    for r in ranges {
+        for (start, bytes) in pieces {
+            let (from, to) = (r.start.max(*start), r.end.min(start + bytes.len() as u64));
+            if from < to {
+                all.push((from, &bytes[(from - start) as usize..(to - start) as usize]));
+            }
+        }
+    }
+    all
+}
+
+impl GuestCode for Watched {
     fn fetch(&self, addr: u64, buf: &mut [u8]) -> usize {
         if CHECKED.load(Mem::Relaxed) == 0 {
             return crate::memory::Code.fetch(addr, buf);
@@ -281,9 +318,10 @@ impl crate::engine::GuestCode for Watched {
             let at = addr.wrapping_add(got as u64);
             let n = (buf.len() - got).min(4096 - (at % 4096) as usize);
             let part = &mut buf[got..got + n];
-            let read = if is_checked(at) { Unwatched.fetch(at, part) } else { crate::memory::Code.fetch(at, part) };
+            let checked = is_checked(at);
+            let read = if checked { self.fetch_unwatched(at, part) } else { crate::memory::Code.fetch(at, part) };
             got += read;
-            if read < n {
+            if read == 0 || read < n && !checked {
                 break;
             }
         }
@@ -307,49 +345,55 @@ fn written() -> MutexGuard<'static, BTreeMap<u64, u32>> {
 pub fn note_write(addr: u64) {
     let mut written = written();
     let n = written.entry(addr >> 12).or_insert(0);
-    if *n != ALWAYS_WATCHED {
+    if *n < TOO_OFTEN {
         *n += 1;
-    }
-    if *n == TOO_OFTEN {
-        CHECKED.fetch_add(1, Mem::Relaxed);
+        if *n == TOO_OFTEN {
+            CHECKED.fetch_add(1, Mem::Relaxed);
+        }
     }
 }
 
-/// The check in front of the code for `pc` found other bytes. Checks are for code among data that is written; where code itself changes, the page is
-/// watched again for good, because a check sees a change only at the next entry, but x86 at the next instruction.
-pub fn changed(pc: u64) {
+/// The check in front of the code for `pc` found other bytes. If the code, which `writes`, may have written them itself its pages are watched again for good,
+/// because a check sees a change only at the next entry, but x86 at the next instruction.
+pub fn changed(pc: u64, writes: bool) {
     let mut written = written();
-    let pages = with(|c| c.made_from(pc)).unwrap_or_default();
-    for page in pages {
-        written.insert(page, ALWAYS_WATCHED);
+    let mut note = |page| {
+        let n = written.entry(page).or_insert(0);
+        let checked = (TOO_OFTEN..=CHANGED).contains(n);
+        if writes {
+            *n = ALWAYS_WATCHED;
+            CHECKED.fetch_sub(u32::from(checked), Mem::Relaxed);
+        } else if checked {
+            *n = CHANGED;
+        }
+    };
+    // Others made from these bytes have checks of their own.
+    with(|c| c.forget(pc, &mut note));
+}
+
+/// Watches the pages again whose code was checked since the last time and did not change.
+pub fn watch_again() {
+    let mut still = Vec::new();
+    for (page, n) in written().iter_mut() {
+        match *n {
+            CHANGED => *n = TOO_OFTEN,
+            TOO_OFTEN => {
+                *n = 0;
+                still.push(*page);
+            }
+            _ => {}
+        }
     }
-    drop(written);
-    invalidate(pc..pc + 1);
+    for page in still {
+        CHECKED.fetch_sub(1, Mem::Relaxed);
+        invalidate(page << 12..(page + 1) << 12);
+    }
 }
 
 /// Whether code on the page of `addr` is checked at each entry.
 pub fn is_checked(addr: u64) -> bool {
     CHECKED.load(Mem::Relaxed) != 0
         && written().get(&(addr >> 12)).is_some_and(|n| (TOO_OFTEN..ALWAYS_WATCHED).contains(n))
-}
-
-/// What is on checked pages of the ranges, with its contents now.
-fn checked_bytes(ranges: &[Range<u64>]) -> Vec<(Range<u64>, Vec<u8>)> {
-    let mut all = Vec::new();
-    for r in ranges {
-        let mut at = r.start;
-        while at < r.end {
-            let end = r.end.min((at | 0xfff) + 1);
-            if is_checked(at) {
-                let mut b = vec![0; (end - at) as usize];
-                let n = crate::memory::access::read_some(at, &mut b);
-                b.truncate(n);
-                all.push((at..at + n as u64, b));
-            }
-            at = end;
-        }
-    }
-    all
 }
 
 /// Code made from any byte of `range` is not started any more; threads inside it leave at their next exit. Called after the bytes

@@ -301,6 +301,7 @@ xrun_trap:
     .hidden xrun_stale
 xrun_stale:
     xrun_store
+    str x1, [x28, #{arg}]
     mov x5, #{r_stale}
     b xrun_leave_with
 
