@@ -58,16 +58,18 @@ pub const WANTS_FLAGS: u64 = 1 << 63;
 pub const LOOKUP_BITS: u32 = 16;
 
 /// Log2 of the number of u32 words in the table of system calls, indexed by number, that the syscall thunk makes without leaving to the
-/// dispatcher. A word of 0 is none; else bits 0-15 are the host's number, bit 16 + n says that argument n is a pointer.
+/// dispatcher. Bits 0-15 are the host's number; what has at most three arguments and no pointer among them is no more than that.
 pub const CALLS_BITS: u32 = 9;
-/// The call is there.
-pub const CALL_DIRECT: u32 = 1 << 31;
+/// There is more to it. Alone: it is not made by the thunk.
+pub const CALL_MORE: u32 = 1 << 31;
+/// It is.
+pub const CALL_DIRECT: u32 = 1 << 30;
 /// It has more than three arguments.
-pub const CALL_LONG: u32 = 1 << 30;
-/// Some of them are pointers.
-pub const CALL_POINTERS: u32 = 1 << 29;
+pub const CALL_LONG: u32 = 1 << 29;
+/// Some of them are pointers: argument n, if bit 16 + n is set.
+pub const CALL_POINTERS: u32 = 1 << 28;
 /// In place of all this: rt_sigreturn, which the thunk carries out itself.
-pub const CALL_SIGRETURN: u32 = 1 << 28;
+pub const CALL_SIGRETURN: u32 = 1 << 27;
 
 /// Runtime entry points translated code reaches by `ldr x8, [x28, #thunks + 8*n]; blr x8` (or `br`).
 /// All but the helpers, and most system calls, end the run: they store all pinned registers to `CpuState` and return to the dispatcher.

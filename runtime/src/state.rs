@@ -70,7 +70,7 @@ pub mod nzcv {
 }
 
 /// One x87 register: 80 bits in a 16-byte slot, as FXSAVE lays it out (SDM vol. 1, 10.5.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, zerocopy::FromBytes, zerocopy::Immutable)]
 #[repr(C, align(16))]
 pub struct X87Reg {
     /// Explicit integer bit and fraction. An MMX register is this field.

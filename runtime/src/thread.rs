@@ -10,7 +10,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::abi::CALLS_BITS;
+use crate::abi::{CALL_MORE, CALLS_BITS};
 use crate::code::{self, Found, Gate};
 use crate::engine::{ExitReason, TranslateError, Trap};
 use crate::enter::{self, fp, shadow::Shadow};
@@ -75,7 +75,7 @@ unsafe impl Send for Record {}
 /// The calls that are made without leaving translated code (see [`CALLS_BITS`]).
 pub type Calls = [u32; 1 << CALLS_BITS];
 /// None are.
-pub static NO_CALLS: Calls = [0; 1 << CALLS_BITS];
+pub static NO_CALLS: Calls = [CALL_MORE; 1 << CALLS_BITS];
 static SYSCALL: OnceLock<(fn(&mut Thread), &'static Calls)> = OnceLock::new();
 
 /// Names the function that carries out system calls, and those that need none of it; the first call wins. The function finds number and arguments in

@@ -188,32 +188,25 @@ xrun_syscall:
     cbnz x1, xrun_syscall_slow
     ldr x1, [x28, #{calls}]
     ldr w8, [x1, x19, lsl #2]
-    tbz w8, #{direct_bit}, 8f
-    tbnz w8, #{pointers_bit}, 6f
-    // RCX and R11 as SYSCALL leaves them (SDM vol. 2); R11 is put together as `CpuState::eflags` does it.
+    tbnz w8, #{more_bit}, 6f
+    // RCX and R11 as SYSCALL leaves them (SDM vol. 2); R11 is put together as `CpuState::eflags` does it. x3 to x5 are arguments already.
 2:  mov x20, x0
-    ldp x3, x4, [x28, #{df}]
-    and w13, w3, #1 << 10
+    ldp x1, x2, [x28, #{df}]
+    and w13, w1, #1 << 10
     mrs x1, nzcv
-    orr w13, w13, w4
-    lsr w3, w1, #30
-    bfi w13, w3, #6, #2
-    lsr w3, w1, #28
-    bfi w13, w3, #11, #1
-    lsr w3, w1, #29
-    bfi w13, w3, #0, #1
-    eor w3, w10, w10, lsr #4
-    eor w3, w3, w3, lsr #2
-    eon w3, w3, w3, lsr #1
-    bfi w13, w3, #2, #1
-    eor w3, w10, w11
-    lsr w3, w3, #4
-    bfi w13, w3, #4, #1
-    tbz w8, #{long_bit}, 3f
-    mov x3, x12
-    mov x4, x27
-    mov x5, x29
-3:  uxth w8, w8
+    orr w13, w13, w2
+    lsr w2, w1, #30
+    bfi w13, w2, #6, #2
+    lsr w2, w1, #28
+    bfi w13, w2, #11, #1
+    bfxil w13, w1, #29, #1
+    eor w2, w10, w10, lsr #4
+    eor w2, w2, w2, lsr #2
+    eon w2, w2, w2, lsr #1
+    bfi w13, w2, #2, #1
+    eor w2, w10, w11
+    and w2, w2, #1 << 4
+    orr w13, w13, w2
     mov x0, x26
     mov x1, x25
     mov x2, x21
@@ -266,9 +259,15 @@ xrun_syscall_slow:
     xrun_store
     mov x5, #{r_syscall}
     b xrun_leave_with
+6:  tbz w8, #{direct_bit}, 8f
+    tbz w8, #{long_bit}, 7f
+    mov x3, x12
+    mov x4, x27
+    mov x5, x29
+7:  tbz w8, #{pointers_bit}, 9f
     // Pointers must lie below the guest's address limit (2^47 less a page), and no page may be kept from the kernel: bit 16 + n of the table's word is
     // set for argument n. Sums past 2^64 name the kernel's memory on either machine.
-6:  adrp x1, {protected}
+    adrp x1, {protected}
     ldrb w1, [x1, #:lo12:{protected}]
     cbnz w1, xrun_syscall_slow
     xrun_pointer 16, x26
@@ -277,6 +276,7 @@ xrun_syscall_slow:
     xrun_pointer 19, x12
     xrun_pointer 20, x27
     xrun_pointer 21, x29
+9:  uxth w8, w8
     b 2b
     // rt_sigreturn: registers come from the frame, and code at the place it leads to is entered as from the dispatcher.
 8:  tbz w8, #{sigreturn_bit}, xrun_syscall_slow
@@ -403,6 +403,7 @@ xrun_pure_out_end:
     df = const offset_of!(CpuState, df),
     calls = const offset_of!(CpuState, calls),
     calls_bits = const crate::abi::CALLS_BITS,
+    more_bit = const crate::abi::CALL_MORE.trailing_zeros(),
     direct_bit = const crate::abi::CALL_DIRECT.trailing_zeros(),
     long_bit = const crate::abi::CALL_LONG.trailing_zeros(),
     pointers_bit = const crate::abi::CALL_POINTERS.trailing_zeros(),

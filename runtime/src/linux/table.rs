@@ -5,8 +5,8 @@
 
 use super::errno::Answer;
 use super::rows::ROWS;
-use crate::abi::{CALL_DIRECT, CALL_LONG, CALL_POINTERS, CALL_SIGRETURN, CALLS_BITS};
-use crate::thread::{Calls, Thread};
+use crate::abi::{CALL_DIRECT, CALL_LONG, CALL_MORE, CALL_POINTERS, CALL_SIGRETURN};
+use crate::thread::{Calls, NO_CALLS, Thread};
 
 /// Answers one system call. Arguments are the guest's six, in order.
 pub type Handler = fn(&mut Thread, [u64; 6]) -> Answer;
@@ -140,11 +140,11 @@ static BY_NUMBER: [u16; END] = {
 const NONE: u16 = u16::MAX;
 
 /// rt_sigreturn's number on x86_64.
-const RT_SIGRETURN: i64 = 15;
+const RT_SIGRETURN: u16 = 15;
 
 /// The calls that the syscall thunk makes itself: all that are passed on as they are, and rt_sigreturn.
 pub static DIRECT: Calls = {
-    let mut t = [0; 1 << CALLS_BITS];
+    let mut t = NO_CALLS;
     let mut i = 0;
     while i < ROWS.len() {
         let r = &ROWS[i];
@@ -152,10 +152,11 @@ pub static DIRECT: Calls = {
             assert!(nr >= 0 && nr < 1 << 16);
             let long = if r.args.len() > 3 { CALL_LONG } else { 0 };
             let pointers = if r.pointers != 0 { CALL_POINTERS | (r.pointers as u32) << 16 } else { 0 };
-            t[r.number as usize] = CALL_DIRECT | long | pointers | nr as u32;
+            let more = if long | pointers != 0 { CALL_MORE | CALL_DIRECT | long | pointers } else { 0 };
+            t[r.number as usize] = more | nr as u32;
         }
-        if r.number as i64 == RT_SIGRETURN {
-            t[r.number as usize] = CALL_SIGRETURN;
+        if r.number == RT_SIGRETURN {
+            t[r.number as usize] = CALL_MORE | CALL_SIGRETURN;
         }
         i += 1;
     }

@@ -4,7 +4,7 @@
 use crate::enter::fp;
 use crate::helpers::f80::{Class, F80, sw};
 use crate::state::{CpuState, X87, X87Reg};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, transmute};
 
 /// MXCSR bits that may be set: all but the reserved upper half.
 pub const MXCSR_MASK: u32 = 0xffff;
@@ -187,7 +187,7 @@ impl FxImage {
         (x.last_ip, x.last_dp) = (self.ip, self.dp);
         if x.top == 0 {
             for (r, [mantissa, sign_exp]) in x.regs.iter_mut().zip(&self.st) {
-                *r = X87Reg { mantissa: *mantissa, sign_exp: *sign_exp as u16, ..X87Reg::default() };
+                *r = transmute!([*mantissa, *sign_exp & 0xffff]);
             }
         } else {
             for (i, [mantissa, sign_exp]) in self.st.iter().enumerate() {
