@@ -13,7 +13,7 @@ fn filled(seed: u64) -> CpuState {
     cpu.gpr.iter_mut().for_each(|g| *g = next());
     let mut wide = || u128::from(next()) << 64 | u128::from(next());
     cpu.xmm.iter_mut().for_each(|v| *v = wide());
-    let uppers = std::array::from_fn(|n| if n % 4 == 1 || seed % 3 == 0 { 0 } else { wide() });
+    let uppers = std::array::from_fn(|n| if n % 4 == 1 || seed.is_multiple_of(3) { 0 } else { wide() });
     cpu.set_uppers(uppers);
     cpu.rip = next();
     cpu.set_eflags(Eflags::from_bits_truncate(next() as u32) & (Eflags::STATUS | Eflags::DF | Eflags::AC));
