@@ -66,10 +66,15 @@ fn this_cpu_does_what_was_recorded() {
     let here = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let vendor = here.lines().find_map(|l| l.strip_prefix("vendor_id\t: ")).unwrap_or("unknown").to_string();
     let own = |text: &str| text.lines().nth(1).is_some_and(|l| l.contains(&vendor));
-    if let Err(report) = replay(own, |case| Some(native.run(case))) {
+    let mut run = |case: &Case| {
+        let mut code = iced_x86::Decoder::new(64, &case.code, iced_x86::DecoderOptions::NONE);
+        let here = code.iter().all(|i| truth::feature::missing(i.code(), truth::feature::native).is_none());
+        here.then(|| native.run(case))
+    };
+    if let Err(report) = replay(own, &mut run) {
         panic!("{report}");
     }
-    if let Err(report) = replay(|text| !own(text), |case| Some(native.run(case))) {
+    if let Err(report) = replay(|text| !own(text), &mut run) {
         println!("{report}\nrecorded on another maker's CPU");
     }
 }

@@ -34,7 +34,10 @@ rows! { "bits";
 
 /// CF is the bit; ZF stays, the other flags are undefined. With a register index and a memory operand the index is signed and reaches beyond the operand.
 fn bit_test(cx: &mut Cx<'_>, i: &Instruction, op: Option<Lse>) -> Lowered {
-    let mut dst = cx.place(i, 0)?;
+    let dst = match (i.op0_kind(), i.op1_kind()) {
+        (OpKind::Memory, OpKind::Register) => reached(cx, i)?,
+        _ => cx.place(i, 0)?,
+    };
     let bytes = dst.bytes();
     let (size, bits) = (sz(bytes), 8 * bytes);
     let flag = cx.live().contains(Flags::C);
@@ -45,14 +48,6 @@ fn bit_test(cx: &mut Cx<'_>, i: &Instruction, op: Option<Lse>) -> Lowered {
                 Place::Reg { x, .. } => x,
                 _ => return Err(Decline::Unsupported("operand kind")),
             };
-            if let Place::Mem { at, .. } = dst {
-                let log = bits.trailing_zeros();
-                let t = cx.tmp();
-                cx.m.sbfx(Sz::X, t, x, log, bits - log);
-                let n = cx.addr_reg(at);
-                cx.m.add_lsl(Sz::X, t, n, t, bytes.trailing_zeros());
-                dst = Place::Mem { at: Addr::Off(t, 0), bytes };
-            }
             if bytes == 2 {
                 let t = cx.tmp();
                 cx.m.and_imm(Sz::W, t, x, 15);
@@ -128,6 +123,23 @@ fn bit_test(cx: &mut Cx<'_>, i: &Instruction, op: Option<Lse>) -> Lowered {
         }
     }
     Ok(())
+}
+
+/// The word of memory that has the bit: the index in a register moves the address on, within the address size.
+fn reached(cx: &mut Cx<'_>, i: &Instruction) -> Result<Place, Decline> {
+    let bytes = i.memory_size().size() as u32;
+    let Place::Reg { x, .. } = cx.place(i, 1)? else { return Err(Decline::Unsupported("operand kind")) };
+    let (log, scale) = ((8 * bytes).trailing_zeros(), bytes.trailing_zeros());
+    let narrow = i.memory_base().size() == 4 || i.memory_index().size() == 4;
+    let at = if narrow { Addr::Off(cx.lea(i, false), 0) } else { cx.addr(i, bytes) };
+    let t = cx.tmp();
+    cx.m.sbfx(Sz::X, t, x, log, 8 * bytes - log);
+    let n = cx.addr_reg(at);
+    cx.m.add_lsl(if narrow { Sz::W } else { Sz::X }, t, n, t, scale);
+    if narrow {
+        cx.add_segment(i, t);
+    }
+    Ok(Place::Mem { at: Addr::Off(t, 0), bytes })
 }
 
 fn carry_from(cx: &mut Cx<'_>, size: Sz, a: X, index: Result<u32, X>) {

@@ -109,6 +109,7 @@ fn jcc(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
             cx.m.b_cond(b, l);
         }
         Test::And(a, b) => {
+            cx.prepare_edge(target);
             let skip = cx.m.label();
             cx.m.b_cond(a.invert(), skip);
             let l = cx.edge(target, live);
@@ -148,6 +149,7 @@ fn loop_(cx: &mut Cx<'_>, i: &Instruction, want_zf: Option<bool>) -> Lowered {
     if want_zf.is_some() {
         cx.settle();
     }
+    cx.prepare_edge(i.near_branch_target());
     cx.m.sub_imm(size, rcx, rcx, 1);
     let skip = want_zf.map(|z| {
         let skip = cx.m.label();

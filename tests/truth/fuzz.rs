@@ -2,6 +2,7 @@
 //! under an emulator), and compares. A case that differs is shrunk and printed with all there is to know about it.
 
 use crate::truth::blocks::{self, Program};
+use crate::truth::feature;
 use crate::truth::forms;
 use crate::truth::mask;
 use crate::truth::native::Native;
@@ -177,7 +178,8 @@ impl Drop for Server {
 }
 
 /// Whether a return address that a store changed led the CPU into the middle of an instruction, of which the program does not know that it reads a bit that
-/// is undefined then, or past the end, where the way back to this process is. Nothing can then be said of what came of it.
+/// is undefined then, or where there is one that is not compared, or past the end, where the way back to this process is. Nothing can then be said of
+/// what came of it.
 fn strays(native: &mut Native, case: &Case) -> bool {
     let mut undefined = mask::Undefined::default();
     for rip in native.trace(case) {
@@ -188,7 +190,9 @@ fn strays(native: &mut Native, case: &Case) -> bool {
         let mut decoder = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE);
         let i = decoder.decode();
         // One that the program's last bytes begin has its end past it.
-        if undefined.read_by(&i) || !bytes.is_empty() && decoder.last_error() == DecoderError::NoMoreBytes {
+        let compared = i.is_invalid() || forms::excluded(i.code()).is_none();
+        if !compared || undefined.read_by(&i) || !bytes.is_empty() && decoder.last_error() == DecoderError::NoMoreBytes
+        {
             return true;
         }
         undefined = undefined.after(&i, None);
@@ -319,9 +323,13 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         let command = [&o.emulator, "-cpu", cpu, &o.server, "serve"].map(String::from).to_vec();
         servers.push(Server::start(cpu, command)?);
     }
-    let pool = pool(&o.only);
+    let mut left_out = BTreeMap::new();
+    let pool = pool(&o.only, &mut left_out);
     if pool.is_empty() {
-        return Err("no supported form has such a name".into());
+        return Err(match left_out.keys().next() {
+            Some(why) => format!("nothing to compare: {why}"),
+            None => "no supported form has such a name".into(),
+        });
     }
     // Flags and flow are where blocks go wrong: half of a block's instructions are plain integer ones.
     let integer: Vec<Code> = pool
@@ -448,16 +456,31 @@ pub fn main(args: &[String]) -> Result<bool, String> {
             eprintln!("{:4} s: {n} cases, {bad} differ", start.elapsed().as_secs());
         }
     }
-    println!("\n{:10} {:>9} {:>8} {:>9}", "family", "cases", "differ", "declined");
+    let mut forms_of: BTreeMap<&str, usize> = BTreeMap::new();
+    for &code in &pool {
+        *forms_of.entry(forms::family(code)).or_default() += 1;
+    }
+    println!("\n{:10} {:>6} {:>9} {:>8} {:>9}", "family", "forms", "cases", "differ", "declined");
     for (family, (n, bad, no)) in &tally {
-        println!("{family:10} {n:9} {bad:8} {no:9}");
+        // Blocks are made of all of them.
+        let forms = forms_of.get(family).map_or(String::new(), usize::to_string);
+        println!("{family:10} {forms:>6} {n:9} {bad:8} {no:9}");
     }
     if !declined.is_empty() {
         let names: Vec<String> = declined.keys().map(|c| format!("{c:?}")).collect();
         println!("declined (a row, but not for this form): {}", names.join(" "));
     }
     let (n, bad) = tally.values().fold((0, 0), |a, t| (a.0 + t.0, a.1 + t.1));
-    println!("{:10} {n:9} {bad:8}   in {:.0} s, seed {}", "all", start.elapsed().as_secs_f64(), o.seed);
+    for (why, n) in &left_out {
+        println!("left out: {n} forms ({why})");
+    }
+    println!(
+        "{:10} {:6} {n:9} {bad:8}   in {:.0} s, seed {}",
+        "all",
+        pool.len(),
+        start.elapsed().as_secs_f64(),
+        o.seed
+    );
     Ok(bad == 0)
 }
 
@@ -489,8 +512,8 @@ fn report(program: &Program, f: &Failure, server: &mut Server) -> Result<String,
     Ok(s)
 }
 
-/// The forms that are tested: comparable, implemented, and of a wanted name.
-fn pool(only: &[String]) -> Vec<Code> {
+/// The forms that are tested: comparable, implemented, of a wanted name and in this CPU. Those that only the CPU lacks are counted by the reason.
+fn pool(only: &[String], left_out: &mut BTreeMap<String, usize>) -> Vec<Code> {
     forms::all()
         .into_iter()
         .filter(|c| {
@@ -498,5 +521,12 @@ fn pool(only: &[String]) -> Vec<Code> {
             only.is_empty() || only.iter().any(|o| name.contains(o.as_str()) || forms::family(*c) == o)
         })
         .filter(|&c| forms::has_row(c))
+        .filter(|&c| match feature::unknown_here(c) {
+            Some(why) => {
+                *left_out.entry(why).or_default() += 1;
+                false
+            }
+            None => true,
+        })
         .collect()
 }

@@ -3,7 +3,7 @@
 //! A *case* is some guest code and the whole machine state before it; its *outcome* is the state after it and how it
 //! ended. [`native`] runs a case on the x86_64 CPU under this process, [`translated`] runs it through the translator on
 //! AArch64; [`state`] is what both share, [`text`] its form in `fixtures/oracle`, [`forms`] and [`blocks`] invent cases
-//! from the x86 encoding tables, [`mask`] says what may differ and why. The modules are shared by several test
+//! from the x86 encoding tables, [`feature`] says which of them a CPU has, [`mask`] says what may differ and why. The modules are shared by several test
 //! programs, none of which uses all of them.
 //!
 //! Both sides use the same fixed guest addresses ([`CODE`], [`DATA`]), so a case means the same on both. They need
@@ -11,6 +11,7 @@
 #![allow(dead_code)]
 
 pub mod blocks;
+pub mod feature;
 pub mod forms;
 pub mod mask;
 #[cfg(target_arch = "x86_64")]

@@ -138,11 +138,9 @@ impl<'a> Cx<'a> {
         self.land(landing, next);
     }
 
-    /// A label to branch to for guest address `target`, with flags in the current form and `live` needed there. `site` is where the branch will be.
+    /// A label to branch to, at the next word, for guest address `target`, with flags in the current form and `live` needed there.
     pub fn edge(&mut self, target: u64, live: Flags) -> Label {
-        if self.inside(target).is_some() {
-            self.join_uppers(true);
-        }
+        self.prepare_edge(target);
         let fix_pa = self.flags.pa != Pa::Stored && live.intersects(Flags::P | Flags::A);
         let fix_nzcv = match self.flags.form {
             FlagForm::Direct => false,
@@ -155,6 +153,13 @@ impl<'a> Cx<'a> {
             return label;
         }
         self.direct(target)
+    }
+
+    /// Has what edges to `target` rely on in place: code that is to run on every way past a branch, so call it before one that skips the edge.
+    pub fn prepare_edge(&mut self, target: u64) {
+        if self.inside(target).is_some() {
+            self.join_uppers(true);
+        }
     }
 
     /// The instruction of the region at `target`.

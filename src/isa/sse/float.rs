@@ -9,7 +9,7 @@
 use super::{binary, scalar, unary};
 use crate::emit::fp::{Fp, Shape};
 use crate::emit::simd::Ar;
-use crate::emit::{Cond, Label, Masm, Sz, V};
+use crate::emit::{Cond, Label, Masm, Sz, V, X};
 use crate::isa::cx::{Cx, LINK};
 use crate::isa::{Decline, Lowered};
 use crate::rows;
@@ -147,16 +147,48 @@ impl Cx<'_> {
         self.m.bind(back);
     }
 
-    /// After `r` = a product of `x` and `y` and `z` on top, in a register that is none of them: makes a NaN result the one x86 gives.
-    pub fn fix_nan_fused(&mut self, shape: Shape, fp: Fp, r: V, [x, y, z]: [V; 3]) {
+    /// After `r` = a product of `x` and `y` and `z` on top, in a register that is none of them: makes a NaN result the one x86 gives. `before` is what
+    /// FPSR was, where the invalid flag must be right too (see [`crate::isa::avx::fma`]).
+    pub fn fix_nan_fused(&mut self, shape: Shape, fp: Fp, r: V, [x, y, z]: [V; 3], before: Option<X>) {
         let back = self.m.label();
         let routine = self.nan_routine(shape, fp, true);
         let cold = self.cold(move |cx| {
+            if let Some(before) = before {
+                cx.m.mrs_fpsr(LINK);
+                cx.m.bfi(Sz::X, LINK, before, 0, 1);
+                cx.m.msr_fpsr(LINK);
+            }
+            // Raises it again for signalling NaNs, as it compares the operands.
             cx.fix_with(routine, r, x, y, Some(z));
+            if before.is_some() {
+                cx.invalid_without_nan(shape, fp, r, [x, y, z]);
+            }
             cx.m.b(back);
         });
         self.branch_if_nan(shape, fp, r, cold);
         self.m.bind(back);
+    }
+
+    /// Raises the invalid flag if a lane of `r` is a NaN though no operand's is.
+    fn invalid_without_nan(&mut self, shape: Shape, fp: Fp, r: V, operands: [V; 3]) {
+        let (seen, t, x) = (FIX_A, FIX_T, self.tmp());
+        self.m.fcmeq(shape, fp, t, r, r);
+        self.m.not_v(Ar::B16, seen, t);
+        for n in operands {
+            self.m.fcmeq(shape, fp, t, n, n);
+            self.m.and_v(seen, seen, t);
+        }
+        if shape == Packed {
+            self.m.umaxp(Ar::S4, seen, seen, seen);
+        }
+        let size = if shape == Scalar && fp == S { Sz::W } else { Sz::X };
+        self.m.fmov_to_x(x, seen);
+        let none = self.m.label();
+        self.m.cbz(size, x, none);
+        self.m.mrs_fpsr(x);
+        self.m.orr_imm(Sz::W, x, x, 1);
+        self.m.msr_fpsr(x);
+        self.m.bind(none);
     }
 
     /// `r` = what x86 makes of `a op b`, or of `a * b + c`, given AArch64's result in `r`.
