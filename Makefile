@@ -22,7 +22,7 @@ QEMU   :=
 endif
 export XRUN
 
-.PHONY: all build setup roots data demo test test-vm test-programs bench bench-translate fuzz clean help
+.PHONY: all build setup roots data demo test test-vm test-programs bench bench-translate fuzz fuzz-bytes clean help
 
 all: build
 
@@ -61,8 +61,11 @@ bench: build data ## instructions executed, as ratios to native; INSN=DIR, ARGS=
 bench-translate: roots ## how long translation takes, per guest instruction
 	@$(CARGO) bench --bench translate
 
-fuzz: setup ## random bytes into the translator and mutated ELF files into the loader; TIME=seconds
+fuzz: setup ## invented programs, on this x86_64 processor and translated, compared; TIME=seconds
 	@scripts/fuzz.sh $(or $(TIME),60) $(ARGS)
+
+fuzz-bytes: setup ## any bytes into the translator, damaged ELF files into the loader: no panic, bounded time and memory; TIME=seconds
+	@scripts/fuzz-bytes.sh $(or $(TIME),60)
 
 clean: ## remove what was built (not the downloaded packages)
 	@rm -rf $(CARGO_TARGET_DIR)/debug $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/$(TARGET) target/bench target/tests target/data

@@ -62,7 +62,7 @@ fn translate(code: &[u8]) {
     }
 }
 
-/// For how long each test goes on; longer with `XRUN_FUZZ_SECONDS`.
+/// For how long each test goes on; longer with `XRUN_FUZZ_SECONDS` (`make fuzz-bytes`).
 fn until() -> Instant {
     let seconds = std::env::var("XRUN_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
     Instant::now() + Duration::from_secs(seconds)
@@ -78,8 +78,9 @@ fn seed() -> u64 {
 fn random_bytes() {
     let mut rng = fastrand::Rng::with_seed(seed());
     translate(&[]);
-    let end = until();
+    let (end, mut n) = (until(), 0);
     while Instant::now() < end {
+        n += 1;
         let mut code: Vec<u8> = (0..rng.usize(1..200)).map(|_| rng.u8(..)).collect();
         // Half of it starts like instructions do: prefixes, REX, the two- and three-byte maps, VEX.
         if rng.bool() {
@@ -91,6 +92,7 @@ fn random_bytes() {
         }
         translate(&code);
     }
+    println!("random_bytes: {n} pieces of code");
 }
 
 /// Every form of every instruction, and blocks of them.
@@ -109,14 +111,16 @@ fn every_form() {
     }
     let pool: Vec<_> = forms::all().into_iter().filter(|&c| forms::has_row(c)).collect();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let end = until();
+    let (end, mut n) = (until(), 0);
     while Instant::now() < end {
         if let Some((program, _)) = blocks::block(&pool, 60, &mut rng)
             && let Some(a) = program.assemble()
         {
+            n += 1;
             translate(&a.code);
         }
     }
+    println!("every_form: {n} blocks");
 }
 
 /// What a shrunk failure of the random tester was.

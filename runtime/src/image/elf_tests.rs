@@ -104,10 +104,13 @@ fn script_lines() {
     assert_eq!(classify(b"\x7fELF"), FileKind::Other);
 }
 
-/// Random damage to a good file: an answer, always, and one that keeps its promises.
+/// Random damage to a good file: an answer, always, and one that keeps its promises. Goes on for `XRUN_FUZZ_SECONDS` (`make fuzz-bytes`).
 #[test]
 fn damaged_files_never_panic() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    use std::time::{Duration, Instant};
+    let number = |name| std::env::var(name).ok().and_then(|s: String| s.parse::<u64>().ok());
+    let end = Instant::now() + Duration::from_secs(number("XRUN_FUZZ_SECONDS").unwrap_or(0));
+    let mut seed = 0x9e37_79b9_7f4a_7c15 ^ number("XRUN_FUZZ_SEED").unwrap_or(0);
     let mut next = || {
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -116,7 +119,7 @@ fn damaged_files_never_panic() {
     };
     let good = program();
     let (mut fine, mut bad) = (0, 0);
-    for _ in 0..200_000 {
+    while fine + bad < 200_000 || Instant::now() < end {
         let mut b = good.clone();
         for _ in 0..1 + next() % 4 {
             // Mostly in the headers, where it matters.
