@@ -4,6 +4,7 @@
 mod truth;
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 use truth::{START, blocks, forms};
 use xrun::Translator;
@@ -35,7 +36,8 @@ fn translate(code: &[u8]) {
                 let request = Request { ordering, extent, ..Request::at(START) };
                 let begun = Instant::now();
                 let what = || format!("{} on {name}, {ordering:?}, {extent:?}", truth::text::hex(code));
-                match (Translator { host }).translate(request, &Bytes(code)) {
+                let translated = catch_unwind(|| (Translator { host }).translate(request, &Bytes(code)));
+                match translated.unwrap_or_else(|_| panic!("panic: {}", what())) {
                     // Nothing there, or an instruction that goes on where there is nothing.
                     Err(TranslateError::Fetch(at)) => {
                         assert!(ends_early(code) && at == START + code.len() as u64, "{at:#x}: {}", what());
@@ -126,8 +128,10 @@ fn every_form() {
 /// What a shrunk failure of the random tester was.
 #[test]
 fn regressions() {
-    {
-        let hex = "f08175a4555555559e";
+    for hex in [
+        "f08175a4555555559e",
+        "7612c4427d34fe0faeedc4c16572e600c5e9e1f3c4427d35e066440f2fe7c57dd7f0f041f65da4c549f8b6df0e00207b11c5c9dbd34d39f166450f58bc72b4010000",
+    ] {
         translate(&truth::text::unhex(hex).unwrap_or_default());
     }
 }

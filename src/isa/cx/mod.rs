@@ -499,6 +499,10 @@ impl<'a> Cx<'a> {
                     cx.reopen(k);
                     crate::lower_opened(cx, k);
                 }
+                // The last one has left the region where that ends behind it.
+                if cx.region.insts[end - 1].ends_run {
+                    return;
+                }
                 debug_assert_eq!(cx.flags.form, after);
                 cx.restore_uppers(uppers);
                 cx.m.b(back);

@@ -104,8 +104,11 @@ impl Cx<'_> {
         self.uppers.held = 0;
         if self.out_of_line {
             for (n, home) in self.homes.of.into_iter().enumerate() {
-                if let Some(v) = home {
-                    self.m.ldr_v(16, v, slot(n));
+                match home {
+                    // Memory need not hold it.
+                    Some(v) if self.uppers.zero & 1 << n != 0 => self.m.zero_v(v),
+                    Some(v) => self.m.ldr_v(16, v, slot(n)),
+                    None => {}
                 }
             }
         }
