@@ -3,8 +3,9 @@
 //! FILE has lines of five columns, separated by tabs: an x86 instruction in NASM's syntax, host features that are there, features that are not, options,
 //! and the number of AArch64 instructions it becomes with all flags live after it and memory ordering off. Ours counts the words of the main line,
 //! flags brought to the form they have between regions included, the branch at the end not. Rows with options, and instructions NASM does not know, are
-//! left out. Needs `nasm`.
+//! left out. What is longer than theirs is grouped by the reason; lines without one are printed, all with `-v`. Needs `nasm`.
 
+use iced_x86::{EncodingKind, Instruction, Register};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -34,8 +35,8 @@ impl GuestCode for Guest {
     }
 }
 
-/// Words of the main line for `code`; an error says why there are none.
-fn words(code: &[u8], host: HostFeatures) -> Result<u32, String> {
+/// Words of the main line for `code`, and how many of them only bring flags to the form they have between regions; an error says why there are none.
+fn words(code: &[u8], host: HostFeatures) -> Result<(u32, u32), String> {
     let mut bytes = code.to_vec();
     bytes.push(0xe9);
     bytes.extend((AFTER.wrapping_sub(AT + bytes.len() as u64 + 4) as i32).to_le_bytes());
@@ -57,7 +58,32 @@ fn words(code: &[u8], host: HostFeatures) -> Result<u32, String> {
     let cold = t.exits.iter().map(|e| e.stub).min().unwrap_or(t.words.len() as u32);
     let jump = t.exits.iter().map(|e| e.site).filter(|&s| s < cold).max();
     // Without a jump at the end, what control never passes is all of it.
-    Ok(jump.unwrap_or(cold) - t.entries[0].word)
+    let end = jump.unwrap_or(cold);
+    let edge =
+        t.marks.iter().find(|m| m.guest == region.insts[0].i.next_ip()).map_or(0, |m| end.saturating_sub(m.word));
+    Ok((end - t.entries[0].word, edge))
+}
+
+/// Why `i` is `ours` words long, `edge` of them for flags, where another translator needs `theirs`; by the first reason that explains all of it.
+fn reason(i: &Instruction, host: HostFeatures, enabled: &str, (ours, edge): (u32, u32), theirs: u32) -> &'static str {
+    let family = xrun::isa::row(i.mnemonic()).map_or("-", |r| r.family);
+    let register = |is: fn(Register) -> bool| (0..i.op_count()).any(|n| is(i.op_register(n)));
+    let vex = i.code().op_code().encoding() == EncodingKind::VEX;
+    if ours - edge <= theirs {
+        "flags brought to the form they have between regions: only where a region ends"
+    } else if family.starts_with("x87") {
+        "x87 checked for exceptions, an empty stack and 80 bits"
+    } else if register(Register::is_mm) {
+        "MMX registers are the x87 ones, in memory: checked for exceptions, marked as in use"
+    } else if matches!(family, "sse float" | "fma" | "f16c") && !host.afp || family == "fma" {
+        "NaNs as x86 gives them"
+    } else if register(Register::is_ymm) && enabled.split('+').any(|f| f == "SVE256") {
+        "upper halves of YMM registers: theirs in SVE registers of 256 bits"
+    } else if vex && register(Register::is_vector_register) {
+        "upper halves of YMM registers: looked whether they are zero, and kept so"
+    } else {
+        "other"
+    }
 }
 
 fn host(enabled: &str, disabled: &str) -> HostFeatures {
@@ -132,25 +158,30 @@ fn run(path: &str, all: bool) -> Result<(), String> {
     // Family: rows, at or below, words ours, words theirs.
     let mut groups: BTreeMap<&str, (u32, u32, u32, u32)> = BTreeMap::new();
     let mut above: BTreeMap<String, (u32, u32, u32)> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, (u32, u32, u32)> = BTreeMap::new();
     for r in plain {
         let theirs: u32 = r[4].parse().map_err(|_| format!("{}: '{}' is no number", r[0], r[4]))?;
         let result = match code.get(r[0]) {
             None => Err("not in NASM's syntax".into()),
-            Some(bytes) => words(bytes, host(r[1], r[2])).map(|n| (n, bytes)),
+            Some(bytes) => words(bytes, host(r[1], r[2])).map(|(n, edge)| (n, edge, bytes)),
         };
         match result {
             Err(why) => *left_out.entry(why).or_default() += 1,
-            Ok((ours, bytes)) => {
+            Ok((ours, edge, bytes)) => {
                 let guest = Guest(bytes.clone());
                 let region = Region::find(AT, Extent::Single, &guest).map_err(|e| e.to_string())?;
-                let m = region.insts[0].i.mnemonic();
+                let i = &region.insts[0].i;
+                let m = i.mnemonic();
                 let family = xrun::isa::row(m).map_or("-", |r| r.family);
                 let g = groups.entry(family).or_default();
                 *g = (g.0 + 1, g.1 + u32::from(ours <= theirs), g.2 + ours, g.3 + theirs);
-                if all || ours > theirs {
+                let why = if ours > theirs { reason(i, host(r[1], r[2]), r[1], (ours, edge), theirs) } else { "" };
+                if all || why == "other" {
                     println!("{:44} {:14} ours {ours:3} theirs {theirs:3}  on {} without {}", r[0], family, r[1], r[2]);
                 }
                 if ours > theirs {
+                    let g = reasons.entry(why).or_default();
+                    *g = (g.0 + 1, g.1 + ours, g.2 + theirs);
                     let a = above.entry(format!("{m:?}").to_lowercase()).or_default();
                     *a = (a.0 + 1, a.1 + ours, a.2 + theirs);
                 }
@@ -172,6 +203,18 @@ fn run(path: &str, all: bool) -> Result<(), String> {
     }
     let share = 100.0 * f64::from(sum.1) / f64::from(sum.0.max(1));
     println!("{:16} {:6} {:6} {share:5.1} % {:7} {:7}", "all", sum.0, sum.1, sum.2, sum.3);
+    println!("\nabove, why: rows, words ours and theirs");
+    for (why, (n, ours, theirs)) in &reasons {
+        println!("{n:6} {ours:6} {theirs:6}  {why}");
+    }
+    let but = |why: &str| reasons.get(why).map_or(0, |r| r.0);
+    let flags = reasons.keys().find(|w| w.starts_with("flags")).map_or(0, |w| but(w));
+    let share = |n: u32| 100.0 * f64::from(n) / f64::from(sum.0.max(1));
+    println!(
+        "at or below without the flags' words: {:.1} %; with none of these reasons but the last: {:.1} %",
+        share(sum.1 + flags),
+        share(sum.0 - but("other"))
+    );
     println!("\nabove: mnemonic, rows, words ours and theirs");
     let mut worst: Vec<_> = above.into_iter().collect();
     worst.sort_by_key(|(_, (n, ..))| std::cmp::Reverse(*n));

@@ -573,6 +573,10 @@ fn not(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         cx.atomic(Lse::Eor, bytes, ones, at);
         return Ok(());
     }
+    if let Place::Reg { x, lsb, bytes: 1 | 2 } = dst {
+        cx.m.eor_imm(Sz::X, x, x, mask(bytes) << lsb);
+        return Ok(());
+    }
     let a = cx.get(dst, Ext::Any);
     let d = cx.target(dst);
     cx.m.mvn(sz(bytes), d, a);

@@ -130,7 +130,10 @@ impl<'a> Cx<'a> {
             self.cas_twice(size, diff, move |cx| {
                 cx.m.mov(size, old, expected);
                 cx.m.casal(bytes, old, new, n);
-                differ(cx, old);
+                // Whether it failed: only cas_twice asks.
+                if cx.ordering != Ordering::Plain {
+                    differ(cx, old);
+                }
             });
             old
         } else {
@@ -180,6 +183,12 @@ fn xchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let (a, b) = if b.is_mem() { (b, a) } else { (a, b) };
     if let Place::Mem { at, bytes } = a {
         let s = cx.get(b, Ext::Any);
+        if bytes >= 4 && cx.lse() {
+            cx.access();
+            let n = cx.addr_reg(at);
+            cx.m.lse(Lse::Swp, bytes, s, s, n);
+            return Ok(());
+        }
         let old = cx.atomic(Lse::Swp, bytes, s, at);
         cx.set(b, old);
         return Ok(());
@@ -270,7 +279,10 @@ fn cmpxchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     }
     // The accumulator afterwards. Equal: RAX is left alone, the upper half included.
     let acc = cx.tmp();
-    cx.m.csel(Sz::X, acc, rax, old, Cond::Eq);
+    let late = dst.is_mem() && bytes >= 4;
+    if !late {
+        cx.m.csel(Sz::X, acc, rax, old, Cond::Eq);
+    }
     // The flags are those of comparing the accumulator with the destination. NZCV holds them already, all of them or Z.
     let held = if bytes < 4 { Flags::Z } else { Flags::NZCV };
     cx.set_form(if bytes < 4 { FlagForm::Direct } else { FlagForm::CarryInverted });
@@ -289,6 +301,8 @@ fn cmpxchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     match dst {
         // Compared with itself: equal.
         Place::Reg { x, lsb: 0, .. } if x == rax => {}
+        _ if late && bytes == 8 => cx.m.mov(Sz::X, rax, old),
+        _ if late => cx.m.csel(Sz::X, rax, rax, old, Cond::Eq),
         _ if bytes < 4 => cx.m.bfi(Sz::X, rax, acc, 0, 8 * bytes),
         _ => cx.m.mov(Sz::X, rax, acc),
     }

@@ -156,6 +156,7 @@ fn mov(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let dst = cx.place(i, 0)?;
     match (dst, cx.place(i, 1)?) {
         (Place::Reg { x, bytes: 4 | 8, .. }, Place::Imm { value, .. }) => cx.m.mov_imm(x, value),
+        (Place::Reg { x, bytes: 2, .. }, Place::Imm { value, .. }) => cx.m.movk(Sz::X, x, value as u16, 0),
         (Place::Reg { x, bytes: 4 | 8, .. }, Place::Mem { at, bytes }) => cx.load(bytes, x, at),
         (Place::Reg { x, bytes, .. }, Place::Reg { x: s, .. }) if bytes >= 4 => cx.m.mov(sz(bytes), x, s),
         (_, src) => {

@@ -98,14 +98,16 @@ fn mul(cx: &mut Cx<'_>, i: &Instruction, signed: bool) -> Lowered {
             cx.m.lsr(Sz::X, rdx, r, 32);
         }
         _ => {
-            let hi = cx.tmp();
+            let hi = if b == rdx { cx.tmp() } else { rdx };
             if signed {
                 cx.m.smulh(hi, rax, b);
             } else {
                 cx.m.umulh(hi, rax, b);
             }
             cx.m.mul(Sz::X, rax, rax, b);
-            cx.m.mov(Sz::X, rdx, hi);
+            if hi != rdx {
+                cx.m.mov(Sz::X, rdx, hi);
+            }
             if flags {
                 if signed {
                     cx.m.subs_asr(Sz::X, ZR, rdx, rax, 63);
@@ -180,12 +182,23 @@ fn mulx(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let b = cx.get(src, Ext::Any);
     let rdx = pinned(RDX);
     let (dh, dl) = (cx.target(hi), cx.target(lo));
-    let t = cx.tmp();
-    if hi.bytes() == 8 {
+    let free = |d: X| d != rdx && d != b;
+    if hi.bytes() == 8 && dh == dl {
+        // The upper half is what stays.
+        cx.m.umulh(dh, rdx, b);
+    } else if hi.bytes() == 8 && free(dh) {
+        cx.m.umulh(dh, rdx, b);
+        cx.m.mul(Sz::X, dl, rdx, b);
+    } else if hi.bytes() == 8 && free(dl) {
+        cx.m.mul(Sz::X, dl, rdx, b);
+        cx.m.umulh(dh, rdx, b);
+    } else if hi.bytes() == 8 {
+        let t = cx.tmp();
         cx.m.umulh(t, rdx, b);
         cx.m.mul(Sz::X, dl, rdx, b);
         cx.m.mov(Sz::X, dh, t);
     } else {
+        let t = cx.tmp();
         cx.m.umull(t, rdx, b);
         cx.m.mov(Sz::W, dl, t);
         cx.m.lsr(Sz::X, dh, t, 32);

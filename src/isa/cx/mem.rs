@@ -1,12 +1,23 @@
 //! Guest memory: effective addresses (SDM vol. 1, 3.7.5) and accesses in the order x86 allows. The only place that knows how an ordering is emitted.
 
 use super::{Cx, STATE, gpr};
+use crate::emit::imm::fits_add;
 use crate::emit::int::{Dmb, fits_offset};
 use crate::emit::{Addr, Sz, V, X, ZR};
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
 use xrun_runtime::engine::Ordering;
 use xrun_runtime::state::CpuState;
+
+/// Where the base of the memory operand's segment is, if it is not zero (SDM vol. 1, 3.4.4).
+fn segment_base(i: &Instruction) -> Option<Addr> {
+    let at = match i.segment_prefix() {
+        Register::FS => offset_of!(CpuState, fs_base),
+        Register::GS => offset_of!(CpuState, gs_base),
+        _ => return None,
+    };
+    Some(Addr::Off(STATE, at as i32))
+}
 
 impl Cx<'_> {
     /// The address of the memory operand of `i`, in a form an access of `bytes` can use under the current ordering.
@@ -15,6 +26,31 @@ impl Cx<'_> {
         let seg = i.segment_prefix();
         let wide = i.memory_base().size() != 4 && i.memory_index().size() != 4;
         let plain = self.ordering != Ordering::Tso;
+        let near = |host: &crate::host::HostFeatures| {
+            fits_offset(bytes, disp) && (plain || disp == 0 || host.lrcpc2 && (-256..256).contains(&disp))
+        };
+        let (no_base, no_index) = (i.memory_base() == Register::None, i.memory_index() == Register::None);
+        if wide
+            && no_base
+            && no_index
+            && near(&self.host)
+            && let Some(base) = segment_base(i)
+        {
+            // Thread-local variables.
+            let s = self.tmp();
+            self.m.ldr(8, s, base);
+            return Addr::Off(s, disp as i32);
+        }
+        if wide
+            && plain
+            && no_index
+            && disp == 0
+            && let (Some(base), Some((b, ..))) = (segment_base(i), gpr(i.memory_base()))
+        {
+            let s = self.tmp();
+            self.m.ldr(8, s, base);
+            return Addr::Idx(s, b, 0);
+        }
         if seg != Register::FS && seg != Register::GS && wide {
             let base = gpr(i.memory_base()).map(|g| g.0);
             let index = gpr(i.memory_index()).map(|g| g.0);
@@ -36,6 +72,17 @@ impl Cx<'_> {
                     self.m.add_lsl(Sz::X, t, b, x, scale);
                     return Addr::Off(t, disp as i32);
                 }
+                // A displacement that takes words of its own is added by the access.
+                (Some(b), None) if plain && i.memory_base() != Register::RIP && !fits_add(disp.unsigned_abs()) => {
+                    let t = self.tmp();
+                    self.m.mov_imm(t, disp as u64);
+                    return Addr::Idx(b, t, 0);
+                }
+                (None, Some(x)) if plain && disp != 0 && (scale == 0 || 1 << scale == bytes) => {
+                    let t = self.tmp();
+                    self.m.mov_imm(t, disp as u64);
+                    return Addr::Idx(t, x, scale as u8);
+                }
                 _ => {}
             }
         }
@@ -44,11 +91,6 @@ impl Cx<'_> {
 
     /// The effective address of the memory operand in a register; with the segment base if `segment`. The register may be a pinned one: do not write it.
     pub fn lea(&mut self, i: &Instruction, segment: bool) -> X {
-        let seg = match i.segment_prefix() {
-            Register::FS if segment => Some(offset_of!(CpuState, fs_base)),
-            Register::GS if segment => Some(offset_of!(CpuState, gs_base)),
-            _ => None,
-        };
         let disp = i.memory_displacement64();
         let narrow = i.memory_base().size() == 4 || i.memory_index().size() == 4;
         let base = match i.memory_base() {
@@ -90,9 +132,9 @@ impl Cx<'_> {
             c => c,
         };
         let mut cur = cur.unwrap_or(ZR);
-        if let Some(off) = seg {
+        if let Some(base) = segment.then(|| segment_base(i)).flatten() {
             let s = self.tmp();
-            self.m.ldr(8, s, Addr::Off(STATE, off as i32));
+            self.m.ldr(8, s, base);
             self.m.add(Sz::X, t, s, cur);
             cur = t;
         }
@@ -145,13 +187,9 @@ impl Cx<'_> {
 
     /// Adds the base of the instruction's segment to `t`, if it has one.
     pub fn add_segment(&mut self, i: &Instruction, t: X) {
-        let off = match i.segment_prefix() {
-            Register::FS => offset_of!(CpuState, fs_base),
-            Register::GS => offset_of!(CpuState, gs_base),
-            _ => return,
-        };
+        let Some(base) = segment_base(i) else { return };
         let s = self.tmp();
-        self.m.ldr(8, s, Addr::Off(STATE, off as i32));
+        self.m.ldr(8, s, base);
         self.m.add(Sz::X, t, t, s);
     }
 
