@@ -122,9 +122,12 @@ const DIFFERS: &str = "
 - Single steps (TF): there is a trap after SYSCALL too, which the CPU leaves out.
 - Where an unmasked exception found before an operation keeps the CPU from the operation, flags of it (OE UE PE) may be set all the same, from other lanes.
 - With MXCSR.FTZ, a result that is tiny until it is rounded, to the smallest normal number, becomes zero on hosts without FEAT_AFP.
-- A fused multiplication of infinity by zero with a quiet NaN to add gives that NaN, but sets MXCSR.IE too.
+- A fused multiplication of infinity by zero with a quiet NaN to add gives that NaN, but sets MXCSR.IE too, while no exception is unmasked.
+- A conversion of a double to 32 bits that is out of range only when it is rounded may set MXCSR.PE beside IE, while no exception is unmasked.
 - A branch to an address that is not canonical faults where it leads and not where it is, and bit 63 of a return address does not count.
-- MXCSR.DAZ without FTZ, or FTZ without DAZ, have an effect on hosts with FEAT_AFP only.
+- MXCSR.DAZ without FTZ, or FTZ without DAZ, have an effect on hosts with FEAT_AFP only. Others have one bit for both (FPCR.FZ), which is set when both
+  are; with one of them alone denormal operands count as they are and denormal results stay. Code that looks at each operand or result would be
+  several words longer for each, so there is none.
 - RCPPS, RSQRTPS and the last place of x87's transcendental functions: each CPU model has its own.
 - FOP, FIP and FDP show what was last loaded.
 ";
