@@ -387,6 +387,7 @@ impl<'a> Cx<'a> {
     #[inline]
     fn open_at(&mut self, at: usize, ip: u64) {
         self.free_scratch(at);
+        self.uppers.word = false;
         if !self.aligned.is_empty() {
             self.keep_aligned(at);
         }
@@ -579,6 +580,9 @@ impl<'a> Cx<'a> {
             return X(abi::SCRATCH[0]);
         };
         self.tmp += 1;
+        if X(x) == upper::WORD {
+            self.uppers.word = false;
+        }
         X(x)
     }
 

@@ -34,7 +34,12 @@ pub(crate) struct Uppers {
     zero: u16,
     /// Its home holds it as well.
     held: u16,
+    /// [`WORD`] holds the word of bits, as it is in memory: to the end of the instruction, unless somebody takes the register.
+    pub(super) word: bool,
 }
+
+/// The last scratch register that is handed out.
+pub(super) const WORD: X = X(abi::SCRATCH[abi::SCRATCH.len() - 1]);
 
 /// The homes of a region, and the scratch vector registers they leave.
 #[derive(Clone, Debug)]
@@ -94,6 +99,20 @@ impl Cx<'_> {
         !std::mem::replace(&mut self.homes_off, true) && self.homes.named != 0
     }
 
+    /// The word of bits in [`WORD`] if that is free, else in a fresh scratch register.
+    fn word_of_bits(&mut self) -> X {
+        if usize::from(self.tmp) == abi::SCRATCH.len() {
+            let t = self.tmp();
+            self.m.ldr(4, t, LIVE);
+            return t;
+        }
+        if !self.uppers.word {
+            self.m.ldr(4, WORD, LIVE);
+            self.uppers.word = true;
+        }
+        WORD
+    }
+
     /// Forgets what was known: where a helper or a callee has been.
     pub(super) fn forget_uppers(&mut self) {
         self.uppers = Uppers::default();
@@ -102,7 +121,12 @@ impl Cx<'_> {
     /// A call has overwritten all scratch vector registers. Code that is out of line goes back to where the homes are counted on.
     pub(super) fn homes_lost(&mut self) {
         self.uppers.held = 0;
-        if self.out_of_line {
+        if !self.out_of_line {
+            self.uppers.word = false;
+        } else {
+            if self.uppers.word {
+                self.m.ldr(4, WORD, LIVE);
+            }
             for (n, home) in self.homes.of.into_iter().enumerate() {
                 match home {
                     // Memory need not hold it.
@@ -118,7 +142,7 @@ impl Cx<'_> {
     pub(super) fn join_uppers(&mut self, reached: bool) {
         let homes = self.homes.of;
         let held = (0..16).filter(|&n| homes[n].is_some()).fold(0, |all, n| all | 1 << n);
-        let want = Uppers { live: self.homes.named, zero: 0, held };
+        let want = Uppers { live: self.homes.named, zero: 0, held, word: false };
         if reached && self.uppers.live & want.live != want.live || self.uppers.held & held != held {
             for n in (0..16).filter(|n| reached && want.live & 1 << n != 0) {
                 self.make_sure(n);
@@ -133,7 +157,7 @@ impl Cx<'_> {
     /// Brings upper halves to what was known of them at an earlier point, after which some were at most cleared: those that counted count, and the homes hold
     /// theirs.
     pub(super) fn restore_uppers(&mut self, known: Uppers) {
-        (self.tmp, self.homes_off) = (0, false);
+        (self.tmp, self.homes_off, self.uppers.word) = (0, false, false);
         for n in 0..16 {
             if known.live & 1 << n != 0 {
                 self.make_sure(n);
@@ -142,7 +166,7 @@ impl Cx<'_> {
                 self.upper(n);
             }
         }
-        self.uppers = known;
+        self.uppers = Uppers { word: false, ..known };
     }
 
     /// The upper half of YMM `n` in a vector register, not to be written.
@@ -180,8 +204,7 @@ impl Cx<'_> {
         if self.uppers.live & bit != 0 {
             return;
         }
-        let kept = self.tmp;
-        let t = self.tmp();
+        let t = self.word_of_bits();
         if self.uppers.zero & bit != 0 {
             self.make_live(n, t);
         } else {
@@ -190,21 +213,18 @@ impl Cx<'_> {
                 cx.make_live(n, t);
                 cx.m.b(back);
             });
-            self.m.ldr(4, t, LIVE);
             self.m.tbz(t, n as u32, cold);
             self.m.bind(back);
         }
-        self.tmp = kept;
         self.uppers.live |= bit;
         self.uppers.zero &= !bit;
     }
 
-    /// Stores a zero where the upper half of YMM `n` belongs and sets its bit.
+    /// Stores a zero where the upper half of YMM `n` belongs and sets its bit, in memory and in `t`, which holds the word of bits.
     fn make_live(&mut self, n: usize, t: X) {
         for half in 0..2 {
             self.m.str(8, ZR, Addr::Off(STATE, (offset_of!(CpuState, ymm_hi) + 16 * n + 8 * half) as i32));
         }
-        self.m.ldr(4, t, LIVE);
         self.m.orr_imm(Sz::W, t, t, 1 << n);
         self.m.str(4, t, LIVE);
     }
@@ -229,12 +249,9 @@ impl Cx<'_> {
             self.uppers.held |= bit;
         }
         if self.uppers.live & bit == 0 {
-            let kept = self.tmp;
-            let t = self.tmp();
-            self.m.ldr(4, t, LIVE);
+            let t = self.word_of_bits();
             self.m.orr_imm(Sz::W, t, t, bit.into());
             self.m.str(4, t, LIVE);
-            self.tmp = kept;
             self.uppers.live |= bit;
             self.uppers.zero &= !bit;
         }
@@ -263,13 +280,13 @@ impl Cx<'_> {
             return;
         }
         let (kept, mask) = (self.tmp, u64::from(which));
-        let (t, u) = (self.tmp(), self.tmp());
+        let t = self.word_of_bits();
+        let u = self.tmp();
         let clear = move |cx: &mut Cx<'_>| {
             cx.m.mov_imm(u, mask);
             cx.m.bic(Sz::W, t, t, u);
             cx.m.str(4, t, LIVE);
         };
-        self.m.ldr(4, t, LIVE);
         if self.uppers.live & which != 0 {
             clear(self);
         } else {
@@ -300,6 +317,6 @@ impl Cx<'_> {
         if self.uppers.zero != u16::MAX {
             self.m.str(4, ZR, LIVE);
         }
-        self.uppers = Uppers { live: 0, zero: u16::MAX, held: 0 };
+        self.uppers = Uppers { live: 0, zero: u16::MAX, held: 0, word: false };
     }
 }
