@@ -8,8 +8,8 @@ use crate::truth::mask;
 use crate::truth::native::Native;
 use crate::truth::state::{Case, Outcome, State, Wire};
 use crate::truth::text::{self, Recorded};
-use crate::truth::{START, state};
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions};
+use crate::truth::{CODE, CODE_SIZE, START, state};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Mnemonic};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -178,7 +178,7 @@ impl Drop for Server {
 }
 
 /// Whether a return address that a store changed led the CPU into the middle of an instruction, of which the program does not know that it reads a bit that
-/// is undefined then, or where there is one that is not compared, or past the end, where the way back to this process is. Nothing can then be said of
+/// is undefined then, or where there is one that is not compared or has the code itself for an operand, or past the end, where the way back to this process is. Nothing can then be said of
 /// what came of it.
 fn strays(native: &mut Native, case: &Case) -> bool {
     let mut undefined = mask::Undefined::default();
@@ -191,7 +191,13 @@ fn strays(native: &mut Native, case: &Case) -> bool {
         let i = decoder.decode();
         // One that the program's last bytes begin has its end past it.
         let compared = i.is_invalid() || forms::excluded(i.code()).is_none();
-        if !compared || undefined.read_by(&i) || !bytes.is_empty() && decoder.last_error() == DecoderError::NoMoreBytes
+        let own_code = i.is_ip_rel_memory_operand()
+            && i.mnemonic() != Mnemonic::Lea
+            && (CODE..CODE + CODE_SIZE as u64).contains(&i.ip_rel_memory_address());
+        if !compared
+            || own_code
+            || undefined.read_by(&i)
+            || !bytes.is_empty() && decoder.last_error() == DecoderError::NoMoreBytes
         {
             return true;
         }
