@@ -366,6 +366,9 @@ fn same_operand(expected: Option<Fault>, got: Option<Fault>) -> bool {
 pub fn non_canonical(i: &Instruction, s: &State) -> bool {
     use Mnemonic::{Bt, Btc, Btr, Bts};
     let canonical = |a: u64| (a as i64) << 16 >> 16 == a as i64;
+    if i.is_stack_instruction() && !canonical(s.gpr[4]) {
+        return true;
+    }
     (0..i.op_count()).any(|op| {
         let memory = !matches!(i.op_kind(op), OpKind::Register) && i.op_kind(op) == OpKind::Memory;
         let address = i.virtual_address(op, 0, |r, _, _| {
