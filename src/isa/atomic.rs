@@ -37,7 +37,7 @@ impl<'a> Cx<'a> {
     pub fn atomic(&mut self, op: Lse, bytes: u32, s: X, at: Addr) -> X {
         self.access();
         if self.lse() {
-            let n = self.addr_reg(at);
+            let n = self.take_addr(at);
             let old = self.tmp();
             // Never XZR as the destination: that form does not acquire (Arm ARM, LDADD).
             self.m.lse(op, bytes, s, old, n);
@@ -55,7 +55,7 @@ impl<'a> Cx<'a> {
     /// As [`Cx::atomic`], for any function: `f(cx, new, old)` emits it, without changing NZCV, PF or AF and without memory accesses.
     pub fn atomic_loop(&mut self, bytes: u32, at: Addr, f: impl FnOnce(&mut Cx<'a>, X, X)) -> X {
         self.access();
-        let n = self.addr_reg(at);
+        let n = self.take_addr(at);
         let old = self.tmp();
         let kept = self.tmp;
         let new = self.tmp();
@@ -185,7 +185,7 @@ fn xchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         let s = cx.get(b, Ext::Any);
         if bytes >= 4 && cx.lse() {
             cx.access();
-            let n = cx.addr_reg(at);
+            let n = cx.take_addr(at);
             cx.m.lse(Lse::Swp, bytes, s, s, n);
             return Ok(());
         }
@@ -257,7 +257,7 @@ fn cmpxchg(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
     let (old, replace);
     if let Place::Mem { at, .. } = dst {
         // Without LOCK it is atomic too: cheaper than a second way, and never wrong.
-        let n = cx.addr_reg(at);
+        let n = cx.take_addr(at);
         old = cx.compare_and_swap(bytes, rax, new, n);
         replace = None;
     } else {
@@ -326,7 +326,8 @@ fn cmpxchg8b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         return Err(Decline::Undefined);
     }
     let at = cx.addr(i, 8);
-    let n = cx.addr_reg(at);
+    let n = cx.take_addr(at);
+    let at = Addr::Off(n, 0);
     let (rax, rbx, rcx, rdx) = (pinned(RAX), pinned(RBX), pinned(RCX), pinned(RDX));
     let (expected, new) = (cx.tmp(), cx.tmp());
     cx.m.mov(Sz::W, expected, rax);
@@ -371,7 +372,7 @@ fn cmpxchg16b(cx: &mut Cx<'_>, i: &Instruction) -> Lowered {
         return Err(Decline::Undefined);
     }
     let at = cx.addr(i, 16);
-    let n = cx.addr_reg(at);
+    let n = cx.take_addr(at);
     cx.settle();
     // #GP when not aligned to 16, before anything is touched.
     let t = cx.tmp();

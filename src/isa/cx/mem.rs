@@ -6,6 +6,7 @@ use crate::emit::int::{Dmb, fits_offset};
 use crate::emit::{Addr, Sz, V, X, ZR};
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
+use xrun_runtime::abi;
 use xrun_runtime::engine::Ordering;
 use xrun_runtime::state::CpuState;
 
@@ -210,6 +211,19 @@ impl Cx<'_> {
             self.m.mov_imm(t, v as u64);
             self.m.add(size, d, n, t);
             self.tmp = kept;
+        }
+    }
+
+    /// As [`Cx::addr_reg`], for the only use there is of `at`: in its own scratch register if it has one.
+    pub fn take_addr(&mut self, at: Addr) -> X {
+        let own = |x: X| abi::SCRATCH.contains(&x.0);
+        match at {
+            Addr::Idx(n, x, s) if own(n) || own(x) => {
+                let d = if own(n) { n } else { x };
+                self.m.add_lsl(Sz::X, d, n, x, u32::from(s));
+                d
+            }
+            at => self.addr_reg(at),
         }
     }
 
