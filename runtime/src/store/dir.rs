@@ -73,15 +73,15 @@ impl Dir {
         Ok(Dir(dir))
     }
 
-    /// Opens it, and makes it and its parent if they are missing.
-    pub fn make(path: &Path) -> io::Result<Dir> {
+    /// Opens it, and makes it if it is missing; its parent too if that is allowed.
+    pub fn make(path: &Path, parent: bool) -> io::Result<Dir> {
         match Dir::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let make = |p: &Path| fs::DirBuilder::new().mode(0o700).create(p);
                 if let Err(e) = make(path) {
                     match (e.kind(), path.parent()) {
-                        (io::ErrorKind::NotFound, Some(parent)) => {
-                            make(parent)?;
+                        (io::ErrorKind::NotFound, Some(above)) if parent => {
+                            make(above)?;
                             make(path)?;
                         }
                         (io::ErrorKind::AlreadyExists, _) => {}
@@ -267,19 +267,20 @@ mod tests {
     #[test]
     fn is_made_for_its_user_alone() {
         let path = fresh("made");
-        let dir = Dir::make(&path).expect("made");
+        let dir = Dir::make(&path, true).expect("made");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
         let secret = dir.secret().expect("drawn");
-        assert_eq!(Dir::make(&path).expect("open").secret().expect("read"), secret);
-        assert_ne!(Dir::make(&fresh("other")).expect("made").secret().expect("drawn"), secret);
+        assert_eq!(Dir::make(&path, false).expect("open").secret().expect("read"), secret);
+        assert_ne!(Dir::make(&fresh("other"), true).expect("made").secret().expect("drawn"), secret);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).expect("ours");
         assert!(Dir::open(&path).is_err());
+        assert!(Dir::make(&path.join("no/such"), false).is_err());
     }
 
     #[test]
     fn a_file_takes_the_place_of_another() {
         let path = fresh("replaced");
-        let dir = Dir::make(&path).expect("made");
+        let dir = Dir::make(&path, true).expect("made");
         let _lock = dir.lock().expect("free");
         assert!(Dir::open(&path).expect("open").lock().is_err(), "locked twice");
         let one = dir.replace("a.xr", b"one").expect("written");
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn what_was_used_longest_ago_goes_first() {
         let path = fresh("evicted");
-        let dir = Dir::make(&path).expect("made");
+        let dir = Dir::make(&path, true).expect("made");
         dir.secret().expect("drawn");
         let at = |days: u64| SystemTime::now() - Duration::from_secs(days * 24 * 3600);
         for (name, age) in [("a.xr", 3), ("b.xr", 1), ("c.xr", 2), ("d.xr.1.new", 1)] {

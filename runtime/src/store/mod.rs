@@ -28,7 +28,7 @@ use crate::code;
 use crate::engine;
 use crate::image::elf;
 use crate::memory::{self, access};
-use crate::{config, image as loader};
+use crate::{binfmt, config, image as loader};
 use dir::Dir;
 use image::{Image, Mapped};
 use std::ops::Range;
@@ -84,7 +84,8 @@ fn store() -> Option<&'static Store> {
     STORE.get_or_init(open).as_ref()
 }
 
-/// Finds the directory and its secret. Nothing is kept for a set-id program, whose environment is somebody else's.
+/// Finds the directory and its secret. Nothing is kept for a set-id program, whose environment is somebody else's. Where the kernel starts
+/// programs under xrun, users need not know of it, and a container's root is to stay as it is: there a cache is only made where there are caches.
 fn open() -> Option<Store> {
     if !config::get().cache || loader::host_auxv(libc::AT_SECURE) != 0 {
         return None;
@@ -92,7 +93,7 @@ fn open() -> Option<Store> {
     let path = dir::path()?;
     let mut maker = own_build_id()?.to_vec();
     maker.extend(engine::installed()?.options());
-    let secret = Dir::make(&path).and_then(|d| d.secret()).ok()?;
+    let secret = Dir::make(&path, !binfmt::started()).and_then(|d| d.secret()).ok()?;
     Some(Store { path, secret, maker })
 }
 
