@@ -151,6 +151,12 @@ fn control() {
     check_unless_emulated("control");
 }
 
+/// qemu-aarch64 reads a handler's address after it looked whether there is one.
+#[test]
+fn handlers() {
+    check_unless_emulated("handlers");
+}
+
 /// Emulators have answers of their own to wild pointers; but all of them must come.
 #[test]
 fn pointers() {
