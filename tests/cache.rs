@@ -222,6 +222,8 @@ fn a_changed_program_is_translated_anew() {
     assert_eq!(fs::metadata(&one).expect("there").len(), fs::metadata(&two).expect("there").len());
     for (program, taken) in [(&one, false), (&one, true), (&two, false), (&two, true), (&one, false)] {
         fs::copy(program, &case.program).expect("copied");
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::open(&case.program).and_then(|f| f.set_modified(then)).expect("set");
         let r = case.warm(&[]);
         assert_eq!(r.stdout, if program == &one { "1111\n" } else { "2222\n" });
         assert_eq!(r.taken > 0, taken, "{r:?}");

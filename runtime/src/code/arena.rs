@@ -79,9 +79,9 @@ impl Arena {
         Some(self.base + at as u64)
     }
 
-    /// Maps `len` bytes of code from `offset` of the file on, both multiples of the host's page but for the end of the file; other processes
-    /// that map it share its pages until they patch them. Where code may not be mapped from a file (a file system mounted noexec) it is copied from
-    /// `bytes`, which are the same. Returns its host address; `None` when there is no space.
+    /// Maps the code at `offset` of the file, a multiple of the host's page, up to the file's end; other processes that map it share its pages
+    /// until they patch them. Where code may not be mapped from a file (EPERM: a file system mounted noexec) it is copied from `bytes`, which are
+    /// the same. Returns its host address; `None` when there is no space.
     pub fn map(&mut self, fd: i32, offset: u64, bytes: &[u8]) -> Option<u64> {
         let page = crate::memory::host::page_size() as usize;
         let at = self.cursor.next_multiple_of(page);
@@ -94,14 +94,19 @@ impl Arena {
         let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
         // SAFETY: the range is inside this arena's own mapping, and nobody uses it yet.
         let got = unsafe { libc::mmap(host as *mut _, bytes.len(), prot, flags, fd, offset as i64) };
-        if got == libc::MAP_FAILED {
-            // SAFETY: as in `copy`.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host as *mut u8, bytes.len()) };
-            sync(host, bytes.len());
-        } else {
-            self.files.push(at..end);
-        }
         self.cursor = end;
+        if got != libc::MAP_FAILED {
+            self.files.push(at..end);
+            return Some(host);
+        }
+        // After any other error what was mapped here may be gone: the space is not used.
+        if !matches!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM | libc::EBADF)) {
+            self.files.push(at..end);
+            return None;
+        }
+        // SAFETY: as in `copy`; the kernel looks for these errors before it changes anything.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host as *mut u8, bytes.len()) };
+        sync(host, bytes.len());
         Some(host)
     }
 

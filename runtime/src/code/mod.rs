@@ -448,8 +448,12 @@ pub fn regime() -> Option<Ordering> {
 /// Takes the regions of an image that was checked against guest memory as it was in `generation`, and is for `ordering`. False when either is
 /// not so any more, or there is no space.
 pub fn adopt(image: Image, fd: i32, generation: u64, ordering: Ordering) -> bool {
-    let fits = || crate::memory::generation() == generation && regime() == Some(ordering);
-    with(|c| fits() && c.adopt(image, fd)).unwrap_or(false)
+    with(|c| still(generation, ordering) && c.adopt(image, fd)).unwrap_or(false)
+}
+
+/// Whether guest code is as it was in `generation`, and translated for `ordering`. Under the lock, both stay so.
+fn still(generation: u64, ordering: Ordering) -> bool {
+    crate::memory::generation() == generation && regime() == Some(ordering)
 }
 
 /// See [`Cache::made`].
@@ -457,11 +461,17 @@ pub fn made(since: usize, guest: &Range<u64>) -> (usize, usize) {
     with(|c| c.made(since, guest)).unwrap_or_default()
 }
 
-/// See [`Cache::image`]. `None` also where code is made for something else than `ordering` by now.
-pub fn image(key: [u64; 2], guest: &Range<u64>, theirs: Option<&Image>, ordering: Ordering) -> Option<Vec<u8>> {
+/// See [`Cache::image`]; `theirs` was checked against guest memory as it was in `generation`. `None` also where that, or `ordering`, is not so any more.
+pub fn image(
+    key: [u64; 2],
+    guest: &Range<u64>,
+    theirs: Option<&Image>,
+    generation: u64,
+    ordering: Ordering,
+) -> Option<Vec<u8>> {
     let written = written().keys().copied().collect();
     let read = |r: Range<u64>, buf: &mut [u8]| crate::memory::access::read_some(r.start, buf) == buf.len();
-    with(|c| if regime() == Some(ordering) { c.image(key, guest, theirs, &written, read) } else { None }).flatten()
+    with(|c| still(generation, ordering).then(|| c.image(key, guest, theirs, &written, read))).flatten().flatten()
 }
 
 /// From now on translated code looks for unmasked SSE exceptions. False when it did already.

@@ -6,8 +6,8 @@
 //! | [`image`] | what such a file holds |
 //! | [`dir`] | where it lies, and whom it must belong to |
 //!
-//! **When an image is used.** Its name and head are made of the mapped file's build id (without one: device, inode, size and time of
-//! change) and size, the offset of the mapping, this very build of xrun, the engine's [`options`](crate::engine::Engine::options) (what the host CPU
+//! **When an image is used.** Its name and head are made of the mapped file's size, time of change and build id (without one: device and
+//! inode), the offset of the mapping, this very build of xrun, the engine's [`options`](crate::engine::Engine::options) (what the host CPU
 //! has), and the memory order that code is made for. Its checksum must be right, and the guest's memory must hold, byte for byte, what the code was
 //! made from; these pages are watched from then on like any others with translations. Anything else, and the image is as good as absent: nothing
 //! is reported, the code is translated.
@@ -134,14 +134,15 @@ fn identity(fd: i32) -> Option<Identity> {
     if !head.starts_with(b"\x7fELF") {
         return None;
     }
+    // The time always: a file that is written over while a process has it mapped must not be taken for what that process translated.
     let mut bytes = (st.st_size as u64).to_le_bytes().to_vec();
+    bytes.extend(st.st_mtime.to_le_bytes());
+    bytes.extend(st.st_mtime_nsec.to_le_bytes());
     match elf::build_id(head) {
         Some(id) => bytes.extend(id),
         None => {
             bytes.extend(st.st_dev.to_le_bytes());
             bytes.extend(st.st_ino.to_le_bytes());
-            bytes.extend(st.st_mtime.to_le_bytes());
-            bytes.extend(st.st_mtime_nsec.to_le_bytes());
         }
     }
     Some(halves(xxh3_128_with_seed(&bytes, 0)))
@@ -305,11 +306,12 @@ fn write(s: &Store, m: &Module, ordering: engine::Ordering) -> Option<(u64, usiz
     let name = dir::name(key);
     let dir = Dir::open(&s.path).ok()?;
     let _lock = dir.lock().ok()?;
+    let generation = memory::generation();
     let theirs = open_image(&dir, m, key)
         .filter(|(_, _, inode)| m.image.is_none_or(|i| i.0 != *inode))
         .map(|(_, image, _)| image)
         .filter(is_current);
-    let file = code::image(key, &m.guest, theirs.as_ref(), ordering)?;
+    let file = code::image(key, &m.guest, theirs.as_ref(), generation, ordering)?;
     let inode = dir.replace(&name, &file).ok()?;
     let _ = dir::evict(&s.path, &dir, LIMIT);
     Some((inode, file.len()))
