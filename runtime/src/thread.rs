@@ -209,7 +209,9 @@ fn process_id() -> i32 {
     unsafe { libc::getpid() }
 }
 
-fn current_tid() -> i32 {
+/// The calling host thread's id. Not by libc's gettid: Rust's library refers to that weakly, so a static program need not have it, and the linker then
+/// makes the call a NOP.
+pub(crate) fn current_tid() -> i32 {
     // SAFETY: gettid has no arguments and cannot fail.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }

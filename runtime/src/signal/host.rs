@@ -9,6 +9,7 @@ use crate::code;
 use crate::enter::shadow::Shadow;
 use crate::linux::raw;
 use crate::state::CpuState;
+use crate::thread::current_tid;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -209,7 +210,8 @@ pub fn kick(tgid: i32, tid: i32) {
 pub fn put_back(info: &[u64; 16]) -> bool {
     let signal = info[0] as i32;
     // SAFETY: `info` is a whole siginfo, as the kernel gave it.
-    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), signal, info.as_ptr()) == 0 }
+    let r = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), current_tid(), signal, info.as_ptr()) };
+    r == 0
 }
 
 /// Says that the instruction at `rip` is known but not implemented.
@@ -313,7 +315,7 @@ pub fn stop(signal: i32) {
     let _ = set_action(signal, Action::Default, 0);
     let kept = mask();
     // SAFETY: signals this thread.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), signal) };
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), current_tid(), signal) };
     set_mask(kept & !(1 << (signal - 1)));
     set_mask(kept);
 }
